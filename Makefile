@@ -1,0 +1,35 @@
+# The targets that continuous integration runs. PYTHON names the interpreter with ".[test]" installed.
+PYTHON ?= python
+
+.PHONY: check format lint types contracts test test-x64 claims survey benchmarks
+
+check: lint types contracts test test-x64
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+contracts:
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+test:
+	$(PYTHON) -m pytest
+
+test-x64:
+	JAX_ENABLE_X64=1 $(PYTHON) -m pytest -m "not slow"
+
+claims:
+	$(PYTHON) -m pytest --write-claims
+
+survey:
+	$(PYTHON) -m widescape survey
+
+benchmarks:
+	$(PYTHON) benchmarks/gram_fc.py

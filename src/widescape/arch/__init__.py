@@ -1,0 +1,66 @@
+"""Architectures as data: one description gives a finite network and its infinite-width limit."""
+
+from widescape.arch.activations import (
+    ABRelu,
+    Abs,
+    Activation,
+    Cos,
+    Elementwise,
+    Erf,
+    Exp,
+    Gaussian,
+    Gelu,
+    Hermite,
+    LeakyRelu,
+    Polynomial,
+    Rbf,
+    Relu,
+    Sigmoid,
+    Sign,
+    Silu,
+    Sin,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from widescape.arch.base import Layer
+from widescape.arch.covariance import Covariance
+from widescape.arch.dense import Dense
+from widescape.arch.limit import Kernel
+from widescape.arch.presets import fc
+from widescape.arch.spec import Signal
+from widescape.arch.structure import Flatten, Frozen, Identity, Sequential
+
+__all__ = [
+    "ABRelu",
+    "Abs",
+    "Activation",
+    "Cos",
+    "Covariance",
+    "Dense",
+    "Elementwise",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Frozen",
+    "Gaussian",
+    "Gelu",
+    "Hermite",
+    "Identity",
+    "Kernel",
+    "Layer",
+    "LeakyRelu",
+    "Polynomial",
+    "Rbf",
+    "Relu",
+    "Sequential",
+    "Sigmoid",
+    "Sign",
+    "Signal",
+    "Silu",
+    "Sin",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "fc",
+]

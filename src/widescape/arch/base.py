@@ -1,0 +1,175 @@
+"""The layer: a specification without parameters, from which a finite network and its limit are made."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from widescape.arch import limit as _limit
+from widescape.arch.covariance import Covariance
+from widescape.arch.limit import Get, Kernel
+from widescape.arch.spec import Signal
+from widescape.core import checks
+from widescape.core.errors import ShapeError
+
+Params = Any
+
+
+class Layer(ABC):
+    """Base of all layers. A subclass is a frozen dataclass with four short methods.
+
+    `out` says what shape comes out, `parameters` draws the parameters, `forward` applies the finite layer
+    and `limit` the infinite one. Side by side, they let a reader see that the two networks agree. Any layer
+    is a network: it can be initialized, applied and taken to its limit.
+
+    Layers hash, compare, print and pickle; to JAX they are static and hold no arrays.
+    """
+
+    numerical: bool = False
+    """Whether the limit goes through a numerical integral, which then reports its error."""
+    ends_stage: bool = False
+    """Whether a compiled program of the limit ends after this layer."""
+    ntk_caution: str = ""
+    """What to warn of when the tangent kernel is asked for."""
+    pair_flops: int = 4
+    """About how many floating-point operations the limit takes per pair of examples; for plans."""
+    pair_arrays: int = 0
+    """Temporary arrays per pair of examples beyond the few that every block needs; for plans."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        jax.tree_util.register_static(cls)
+
+    @abstractmethod
+    def out(self, signal: Signal) -> Signal:
+        """The signal after the layer; raises `ShapeError` where the layer does not fit."""
+
+    def parameters(self, key: jax.Array, signal: Signal, dtype: Any) -> Params:
+        """Random parameters for this input; an empty tuple for a layer without any."""
+        del key, signal, dtype
+        return ()
+
+    @abstractmethod
+    def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
+        """The finite layer on a batch `h` (n, *signal.shape)."""
+
+    @abstractmethod
+    def limit(self, cov: Covariance) -> Covariance:
+        """What the layer does to second moments as widths go to infinity.
+
+        Raises:
+            NotTractableError: no closed form exists; the message says what to do instead.
+            NonGaussianInputError: the layer needs Gaussian input.
+        """
+
+    def children(self) -> tuple["Layer", ...]:
+        """The layers inside this one, in the order in which they act."""
+        return ()
+
+    def stages(self) -> tuple["Layer", ...]:
+        """The parts that are compiled one by one and run in turn; together they are this layer."""
+        return (self,)
+
+    def with_hidden_width(self, width: int) -> "Layer":
+        """The same architecture with every hidden width replaced; a lone layer has none."""
+        checks.count(width, "width", type(self).__name__)
+        return self
+
+    def init(
+        self, key: jax.Array, input_shape: tuple[int, ...], *, width: int | None = None, dtype: Any = "float32"
+    ) -> Params:
+        """Random parameters of the finite network.
+
+        Args:
+            key: a key of `jax.random.key`.
+            input_shape: shape of one example, channels last; ``(d,)`` for vectors.
+            width: replaces every hidden width, if given. `apply` takes the widths from the parameters.
+            dtype: of the parameters. The draws of different dtypes are different numbers.
+
+        Returns:
+            a PyTree with the structure of the architecture.
+
+        Raises:
+            ShapeError: a layer does not fit its input; the message names the layer.
+        """
+        shape = _input_shape(input_shape)
+        network = self if width is None else self.with_hidden_width(width)
+        signal = Signal.of_input(shape)
+        network.out(signal)
+        dtype = jnp.dtype(dtype)
+        if dtype == jnp.float64:
+            with jax.enable_x64(True):
+                return network.parameters(key, signal, dtype)
+        return network.parameters(key, signal, dtype)
+
+    def apply(self, params: Params, x: Any) -> jax.Array:
+        """The finite network's output.
+
+        Args:
+            params: from `init`.
+            x: a batch of examples (n, *input_shape), floating point.
+
+        Returns:
+            (n, c) for a network that ends in a dense layer of width c.
+
+        Raises:
+            DtypeError: `x` holds integers.
+            ShapeError: `x` does not fit the parameters; the message names the layer.
+        """
+        if not isinstance(x, jax.Array):
+            checks.real_array(x, "x")
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            checks.real_array(jnp.zeros((), x.dtype), "x")
+        if x.ndim < 2:
+            raise ShapeError(f"`x` has shape {x.shape}; give a batch, examples first: x[None] for a single example.")
+        return self.forward(params, x, Signal.of_input(x.shape[1:]))
+
+    def kernel(
+        self, x1: Any, x2: Any = None, *, get: Get | Iterable[Get] = ("nngp", "ntk"), dtype: Any = "float64"
+    ) -> Kernel:
+        """The NNGP and tangent kernels of the infinitely wide network.
+
+        Widths of hidden layers go to infinity; kernels are per output channel. Computed in float64 whatever
+        the process-wide flag says. Another value of a scale (`w_std`, ...) compiles nothing new, and inside
+        ``with jax.enable_x64(True):`` kernels can be differentiated with respect to inputs and scales.
+
+        Args:
+            x1: a batch (n1, *shape) of floating-point examples.
+            x2: another batch (n2, *shape); None stands for `x1`, with an exact diagonal.
+            get: which kernels.
+            dtype: ``"float64"``, or ``"float32"`` for comparisons of precision.
+
+        Returns:
+            a `Kernel` with `nngp` and `ntk`, (n1, n2), None where not asked for.
+
+        Raises:
+            DtypeError, ShapeError, ValueError: input that is not a batch of finite real numbers.
+            NotTractableError, NonGaussianInputError: there is no limit; names the layer.
+            QuadratureError: a numerical integral is too coarse.
+            PrecisionError: traced input in less than float64.
+
+        Cost: 2 n1 n2 d flops and about 40 per pair and layer; holds five arrays of (n1, n2). For large
+        batches use `widescape.kernels.gram`.
+
+        Example:
+            >>> from widescape import arch
+            >>> net = arch.fc(depth=1, width=64, n_out=1, activation=arch.Relu(), w_std=2**0.5)
+            >>> k = net.kernel([[1.0, 0.0], [0.0, 1.0]])
+            >>> bool(abs(k.nngp[0, 1] * 3.141592653589793 - 1) < 1e-12)
+            True
+        """
+        return _limit.kernel(self, x1, x2, get, dtype)
+
+
+def _input_shape(shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, int):
+        raise TypeError(f"`input_shape` is {shape}; give the shape of one example as a tuple: ({shape},).")
+    result = tuple(shape)
+    if not result:
+        raise ShapeError("`input_shape` is empty; give the shape of one example, for instance (784,).")
+    for n in result:
+        checks.count(n, "input_shape", "init")
+    return result

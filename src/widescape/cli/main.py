@@ -1,0 +1,82 @@
+"""The commands. Nothing heavy is imported before a command runs, so help and version answer at once."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import widescape
+
+DESCRIPTION = (
+    "Point it at a network: how far is it from its infinite-width limit, "
+    "and what is proved, bounded or only sampled about it?"
+)
+
+
+def survey(
+    data: str = "digits",
+    out: Path = Path("survey"),
+    seed: int = 0,
+    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> int:
+    """Measure the default network on a data set; write a page, a JSON file and the figures.
+
+    Args:
+        data: name of the data set: digits (bundled) or mnist (from the folder that WIDESCAPE_DATA names).
+        out: folder for survey.html, survey.json and figures/.
+        seed: every random draw derives from it.
+        full: lift the limit of 15 seconds per chapter.
+        json: print the JSON document on standard output instead of sentences.
+    """
+    from widescape.data import load
+    from widescape.report import page
+    from widescape.survey import survey as run
+
+    if seed < 0:
+        print(f"widescape: --seed is {seed}; it must not be negative.", file=sys.stderr)
+        return 2
+    dataset = load(data)
+    out.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work
+    report = run(dataset, seed=seed, full=full, say=lambda line: print(f"... {line}", file=sys.stderr))
+    paths = page.write(report, out)
+    if json:
+        sys.stdout.write(paths.data.read_text(encoding="utf-8"))
+    else:
+        for chapter in report.chapters:
+            print(f"\n{chapter.title}\n{chapter.verdict}\n{chapter.sizing}")
+            for sentence in chapter.sentences:
+                print(f"- {sentence}")
+        print(f"\nThe page: {paths.page}   ({report.seconds:.0f} s)")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 for success, 1 for a refusal and 2 for wrong usage (which may exit instead)."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if args == ["--version"]:
+        print(f"widescape {widescape.__version__}")
+        return 0
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            {"survey": survey}, prog="widescape", description=DESCRIPTION, args=args
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from widescape.core.errors import WidescapeError
+
+        if not isinstance(error, WidescapeError | OSError):
+            raise
+        if "--json" in args:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(f"widescape: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

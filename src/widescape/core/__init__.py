@@ -1,0 +1,1 @@
+"""What every room stands on: results, evidence, charts as data, errors, checks, precision, keys, trees."""

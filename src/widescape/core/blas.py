@@ -1,0 +1,31 @@
+"""How many threads LAPACK gets."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
+
+SERIAL_UP_TO = 1500
+"""Order up to which factorizations run on one thread: more gain little there, and lose a hundredfold on busy cores."""
+
+
+@contextmanager
+def serial_blas(*, when: bool = True) -> Iterator[None]:
+    """Inside, BLAS and LAPACK run on one thread (`when` true): for callers with threads of their own."""
+    if not when:
+        yield
+        return
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+def threads_for(order: int) -> AbstractContextManager[None]:
+    """Inside, LAPACK runs on one thread if the matrices are at most `SERIAL_UP_TO` wide, else as it is set up."""
+    return serial_blas(when=order <= SERIAL_UP_TO)
+
+
+@cache
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

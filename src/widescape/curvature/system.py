@@ -1,0 +1,275 @@
+"""The one way in which a model enters a measurement: a function of parameters, data, and a loss."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from widescape.core import checks
+from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
+from widescape.core.precision import has_float64
+
+PerExampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
+Loss = Literal["square", "cross_entropy"] | PerExampleLoss
+Reduction = Literal["sum", "mean"]
+
+
+class System:
+    """A function f(params, x) with any PyTree of parameters, data, and a loss, as operators on flat vectors.
+
+    With w the flattened parameters (p,) and F(w) the outputs on `x`, the loss is
+    L(w) = sum_i l(F_i, y_i), or its mean over examples. ``"square"`` is l = |F_i - y_i|^2 / 2; ``"cross_entropy"``
+    takes logits (n, c) and integer labels (n,); a callable takes the output and target of one example.
+
+    Everything is computed in float64 if the parameters or `x` hold float64 arrays, whatever the
+    process-wide flag says, else in their own precision. Results are NumPy arrays.
+
+    Args:
+        f: maps (params, x) to outputs (n,) or (n, c). Must be differentiable by JAX.
+        params: a PyTree of floating-point arrays.
+        x: inputs, an array or PyTree whose leaves have examples along the first axis.
+        y: targets: shaped like the outputs for ``"square"``, labels (n,) for ``"cross_entropy"``; None if only outputs
+            and their derivatives are wanted.
+        loss: the loss of one example.
+        reduction: sum or mean over examples.
+
+    Attributes:
+        flat: the flattened parameters w, (p,).
+        num_examples, num_outputs, num_params: n, c and p; c is 1 for outputs (n,).
+
+    Raises:
+        DtypeError: a parameter is not real floating point.
+        ShapeError: no examples, or outputs and targets that do not fit.
+        ValueError: parameters, inputs or targets that are not finite.
+
+    Example:
+        >>> system = System(lambda w, x: x @ w, np.array([1.0, 2.0]), np.eye(2), np.zeros(2))
+        >>> float(system.value()), system.grad().tolist()
+        (2.5, [1.0, 2.0])
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Any, Any], jax.Array],
+        params: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        loss: Loss = "square",
+        reduction: Reduction = "sum",
+    ) -> None:
+        checks.choice(reduction, "reduction", Reduction)
+        if not callable(loss):
+            checks.choice(loss, "loss", ("square", "cross_entropy"))
+        _check_params(params)
+        self.f, self.loss, self.reduction = f, loss, reduction
+        self.num_examples = _count_examples(x)
+        self._double = has_float64(params, x)
+        self.flat, self._unravel = self._scoped(_flatten, params, self._double)
+        self.num_params = self.flat.size
+        self._x = self._scoped(_copied, x, self._double)
+        self._shape = self._output_shape()
+        self.num_outputs = 1 if len(self._shape) == 1 else self._shape[1]
+        self._y = None if y is None else self._scoped(jnp.array, self._checked_targets(y))
+        if callable(loss) and y is not None:
+            self._check_loss()
+
+    def unravel(self, w: Any) -> Any:
+        """The PyTree of parameters that the flat vector `w` (p,) stands for."""
+        tree = self._scoped(self._unravel, self._vector(w, "w", self.num_params))
+        return jax.tree.map(np.asarray, tree)
+
+    def F(self, w: Any = None) -> np.ndarray:  # noqa: N802
+        """The outputs at w, (n,) or (n, c). Cost: one forward pass."""
+        return self._run("outputs", w)
+
+    def residual(self, w: Any = None) -> np.ndarray:
+        """r(w) = F(w) - y for the square loss, flattened to (n c,); divided by sqrt(n) for the mean.
+
+        So that L = |r|^2 / 2 under both reductions. Cost: one forward pass.
+
+        Raises:
+            ValueError: the loss is not ``"square"``, or there are no targets.
+        """
+        if self.loss != "square":
+            raise ValueError("residuals belong to loss='square'; other losses have none.")
+        self._need_targets()
+        return self._run("residual", w)
+
+    def value(self, w: Any = None) -> float:
+        """The loss L(w). Cost: one forward pass."""
+        self._need_targets()
+        return float(self._run("loss", w))
+
+    def grad(self, w: Any = None) -> np.ndarray:
+        """The gradient of L at w, (p,). Cost: about three forward passes."""
+        self._need_targets()
+        return self._run("grad", w)
+
+    def jvp(self, v: Any, w: Any = None) -> np.ndarray:
+        """J(w) v, the derivative of the outputs along `v` (p,): shaped like the outputs. Cost: two forward passes."""
+        return self._run("jvp", w, self._vector(v, "v", self.num_params))
+
+    def vjp(self, z: Any, w: Any = None) -> np.ndarray:
+        """J(w)^T z for `z` shaped like the outputs, or flat (n c,): a vector (p,). Cost: three forward passes."""
+        if np.shape(z) == self._shape:
+            z = np.reshape(np.asarray(z), -1)
+        z = self._vector(z, "z", self.num_examples * self.num_outputs)
+        return self._run("vjp", w, z)
+
+    # What the methods above compute, as functions of flat vectors and data. Data are arguments and not
+    # constants of the compiled programs, so they are held once and never embedded.
+
+    def _outputs(self, w: Any, x: Any, y: Any) -> jax.Array:
+        return self.f(self._unravel(w), x)
+
+    def _residual(self, w: Any, x: Any, y: Any) -> jax.Array:
+        return ((self._outputs(w, x, y) - y) * self._weight**0.5).reshape(-1)
+
+    def _loss(self, w: Any, x: Any, y: Any) -> jax.Array:
+        if self.loss == "square":
+            return jnp.sum(self._residual(w, x, y) ** 2) / 2
+        return self._weight * jnp.sum(self._losses(w, x, y))
+
+    def _losses(self, w: Any, x: Any, y: Any) -> jax.Array:
+        """One loss per example, for losses other than the square."""
+        per_example: Any = _cross_entropy if self.loss == "cross_entropy" else self.loss
+        losses: jax.Array = jax.vmap(per_example)(self._outputs(w, x, y), y)
+        return losses
+
+    def _grad(self, w: Any, x: Any, y: Any) -> jax.Array:
+        return jax.grad(self._loss)(w, x, y)
+
+    def _jvp(self, w: Any, x: Any, y: Any, v: Any) -> jax.Array:
+        return jax.jvp(lambda p: self._outputs(p, x, y), (w,), (v,))[1]
+
+    def _vjp(self, w: Any, x: Any, y: Any, z: Any) -> jax.Array:
+        outputs, pull = jax.vjp(lambda p: self._outputs(p, x, y), w)
+        return pull(z.reshape(outputs.shape).astype(outputs.dtype))[0]
+
+    @property
+    def _weight(self) -> float:
+        return 1 / self.num_examples if self.reduction == "mean" else 1.0
+
+    # Running it.
+
+    def _run(self, name: str, w: Any, *args: Any) -> np.ndarray:
+        """Evaluate the private method `name`, compiled at its first use, at `w`."""
+        cache: dict[str, Callable[..., Any]] = self.__dict__.setdefault("_programs", {})
+        if name not in cache:
+            cache[name] = jax.jit(getattr(self, f"_{name}"))
+        point = self.flat if w is None else self._vector(w, "w", self.num_params)
+        result = np.asarray(self._scoped(cache[name], point, self._x, self._y, *args))
+        if not np.isfinite(result).all():
+            raise NonFiniteError(
+                "the system returned NaN or infinite values at this point; scale the parameters or data."
+            )
+        return result
+
+    def _scoped(self, function: Callable[..., Any], *args: Any) -> Any:
+        if not self._double:
+            return function(*args)
+        with jax.enable_x64(True):
+            return function(*args)
+
+    def _vector(self, v: Any, name: str, size: int) -> np.ndarray:
+        vector = checks.real_array(v, name)
+        if vector.shape != (size,):
+            raise ShapeError(f"`{name}` has shape {vector.shape}; it must be a flat vector of {size} entries.")
+        checks.all_finite(vector, name)
+        return vector.astype(self.flat.dtype)
+
+    def _checked_targets(self, y: Any) -> np.ndarray:
+        targets, shape = np.asarray(y), self._shape
+        if self.loss == "square":
+            targets = checks.real_array(y, "y")
+            if targets.shape != shape:
+                raise ShapeError(f"`y` has shape {targets.shape}, but `f` returns {shape}; give targets of that shape.")
+            targets = targets.astype(self.flat.dtype)
+        elif self.loss == "cross_entropy":
+            if targets.shape != shape[:1] or targets.dtype.kind not in "iu" or len(shape) != 2:
+                raise ShapeError(
+                    f"for cross entropy `f` must return logits (n, c) and `y` integers (n,); their shapes are {shape} "
+                    f"and {targets.shape}, and `y` has dtype {targets.dtype}."
+                )
+            if targets.min() < 0 or targets.max() >= shape[1]:
+                raise ValueError(
+                    f"`y` runs from {targets.min()} to {targets.max()}; labels lie in 0 ... {shape[1] - 1}."
+                )
+        elif targets.shape[:1] != (self.num_examples,):
+            raise ShapeError(
+                f"`y` has shape {targets.shape}; give one target for each of {self.num_examples} examples."
+            )
+        if targets.dtype.kind == "f":
+            checks.all_finite(targets, "y")
+        return targets
+
+    def _output_shape(self) -> tuple[int, ...]:
+        out = self._scoped(lambda: jax.eval_shape(self._outputs, self.flat, self._x, None))
+        shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+        if shape is None or dtype is None:
+            raise TypeError(f"`f` returns a {type(out).__name__}; it must return one array.")
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise DtypeError(f"`f` returns {dtype}; it must return real floating-point numbers to be differentiated.")
+        if len(shape) not in (1, 2) or shape[0] != self.num_examples:
+            raise ShapeError(
+                f"`f` returns shape {shape} for {self.num_examples} examples; it must return ({self.num_examples},) or "
+                f"({self.num_examples}, c)."
+            )
+        return tuple(shape)
+
+    def _check_loss(self) -> None:
+        """Refuse a loss of one example that is not one number."""
+        out = self._scoped(lambda: jax.eval_shape(self._losses, self.flat, self._x, self._y))
+        if getattr(out, "shape", None) != (self.num_examples,):
+            raise ShapeError("`loss` must return one number for the output and target of one example.")
+
+    def _need_targets(self) -> None:
+        if self._y is None:
+            raise ValueError("this needs targets: make the System with `y`.")
+
+
+def _flatten(params: Any, double: bool) -> tuple[np.ndarray, Callable[[Any], Any]]:
+    flat, unravel = ravel_pytree(_copied(params, double))
+    return np.asarray(flat), unravel
+
+
+def _copied(tree: Any, double: bool) -> Any:
+    """JAX arrays of its own; floating-point leaves in float64 if `double`."""
+
+    def copy(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        real = jnp.issubdtype(array.dtype, jnp.floating)
+        return jnp.array(array, dtype=jnp.float64 if double and real else None)
+
+    return jax.tree.map(copy, tree)
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(logits) - logits[label]
+
+
+def _check_params(params: Any) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ShapeError("`params` has no arrays; a system needs at least one parameter.")
+    for path, leaf in leaves:
+        name = f"params{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, (bool, int)):
+            raise DtypeError(f"`{name}` is the integer {leaf!r}; parameters must be real floating-point numbers.")
+        checks.all_finite(checks.real_array(leaf, name), name)
+
+
+def _count_examples(x: Any) -> int:
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
+    if len(sizes) != 1 or sizes in ({()}, {(0,)}):
+        raise ShapeError(
+            f"the leaves of `x` must have the same positive number of examples first; they have {sorted(sizes)}."
+        )
+    for leaf in jax.tree.leaves(x):
+        if np.asarray(leaf).dtype.kind == "f":
+            checks.all_finite(np.asarray(leaf), "x")
+    return int(sizes.pop()[0])

@@ -1,0 +1,57 @@
+"""The angle whose cosine is 1 - t, and what it cuts off, accurate down to t = 0 and cheap.
+
+Both functions are a power of sqrt(2 t) times a function that is analytic for |t| < 2. Chebyshev interpolants
+of the analytic factors on [0, 1] reach rounding with a few terms, at an eighth of the time of an arctangent.
+"""
+
+from functools import cache
+from math import factorial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_DEGREE = {"float32": 9, "float64": 21}
+_TERMS = 14  # of the power series of the lune, beyond rounding at a right angle
+
+
+def angle_and_lune(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The angle theta = arccos(1 - t) and sin(theta) - theta cos(theta), for t in [0, 1].
+
+    Both have full relative accuracy; their derivatives at t = 0, where theta has none, are 0.
+    """
+    dtype = "float32" if t.dtype == jnp.float32 else "float64"
+    root = safe_sqrt(2 * t)
+    s = 2 * t - 1
+    angle, lune = (_horner(coefficients, s) for coefficients in _factors(dtype))
+    return root * angle, 2 * t * root * lune
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """sqrt(x), with derivative 0 instead of infinity at x = 0."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def _horner(coefficients: tuple[float, ...], s: jax.Array) -> jax.Array:
+    value = jnp.full_like(s, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * s + coefficient
+    return value
+
+
+@cache
+def _factors(dtype: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Coefficients of angle / sqrt(2 t) and of lune / sqrt(2 t)^3 in s = 2 t - 1, highest first."""
+    degree = _DEGREE[dtype]
+    nodes = np.polynomial.chebyshev.chebpts1(degree + 1)
+    half = np.sqrt((nodes + 1) / 4)  # sqrt(t / 2) = sin(theta / 2)
+    angle = 2 * np.arcsin(half)
+    powers = [(-1) ** (k + 1) * 2 * k / factorial(2 * k + 1) * angle ** (2 * k + 1) for k in range(1, _TERMS)]
+    lune = np.sum(powers[::-1], axis=0)
+    return _interpolant(nodes, angle / (2 * half)), _interpolant(nodes, lune / (2 * half) ** 3)
+
+
+def _interpolant(nodes: np.ndarray, values: np.ndarray) -> tuple[float, ...]:
+    series = np.polynomial.chebyshev.chebfit(nodes, values, len(nodes) - 1)
+    return tuple(float(c) for c in np.polynomial.chebyshev.cheb2poly(series)[::-1])

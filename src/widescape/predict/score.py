@@ -1,0 +1,103 @@
+"""How good predictions are, with standard errors."""
+
+from typing import Any
+
+import numpy as np
+
+from widescape.core import checks
+from widescape.core.errors import ShapeError
+from widescape.core.evidence import EXACT, estimate
+from widescape.core.result import Result, quantity
+
+_SAMPLING = "over test points, drawn independently"
+
+
+class ClassificationScore(Result):
+    """Accuracy and squared loss of regression on one-hot targets, on a test set."""
+
+    source = "lee2020finite"
+    accuracy: float = quantity(
+        estimate("accuracy_stderr", _SAMPLING), "share of test points whose largest output is right"
+    )
+    accuracy_stderr: float = quantity(EXACT, "standard error of the accuracy, (correct + 1)/(n + 2) smoothed")
+    mse: float = quantity(estimate("mse_stderr", _SAMPLING), "mean over points and outputs of (prediction - target)^2")
+    mse_stderr: float = quantity(EXACT, "standard error of the squared loss")
+    num_points: int = quantity(EXACT, "test points")
+
+
+class PairedDifference(Result):
+    """Difference in accuracy of two predictors on the same test points."""
+
+    source = "paired comparison of proportions"
+    difference: float = quantity(estimate("difference_stderr", f"{_SAMPLING}, paired"), "first accuracy minus second")
+    difference_stderr: float = quantity(EXACT, "standard error, with one disagreement added in each direction")
+    num_points: int = quantity(EXACT, "test points")
+
+
+def paired_difference(first: Any, second: Any) -> PairedDifference:
+    """How much more often the first predictor is right than the second.
+
+    Args:
+        first: whether the first predictor is right at each test point, booleans (n,).
+        second: the same for the second predictor.
+
+    Raises:
+        ShapeError: they are not two vectors of the same length.
+    """
+    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    if first.ndim != 1 or first.shape != second.shape or first.size == 0:
+        raise ShapeError(f"`first` has shape {first.shape} and `second` {second.shape}; they must both be (n,).")
+    n = len(first)
+    change = first.astype(float) - second
+    variance = (np.sum(change**2) + 2) / (n + 2) - change.mean() ** 2  # added: none seen does not mean none
+    return PairedDifference(
+        difference=float(change.mean()), difference_stderr=float(np.sqrt(variance / n)), num_points=n
+    )
+
+
+def one_hot(labels: Any, num_classes: int) -> np.ndarray:
+    """Centered one-hot targets: 1 - 1/C at the label and -1/C elsewhere, (n, C) in float64.
+
+    Example:
+        >>> one_hot(np.array([1]), 2).tolist()
+        [[-0.5, 0.5]]
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise TypeError(f"`labels` must be a vector of integers, but is {labels.dtype} of shape {labels.shape}.")
+    checks.count(num_classes, "num_classes", "one_hot")
+    if labels.size and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(
+            f"`labels` run from {labels.min()} to {labels.max()}; they must lie in 0 ... {num_classes - 1}."
+        )
+    return (labels[:, None] == np.arange(num_classes)) - 1 / num_classes
+
+
+def classification_score(outputs: Any, labels: Any) -> ClassificationScore:
+    """Accuracy and squared loss of outputs that were trained on `one_hot` targets.
+
+    Args:
+        outputs: predictions (n, C).
+        labels: integers in 0 ... C-1, (n,).
+
+    Raises:
+        ShapeError: shapes do not fit.
+    """
+    outputs = checks.real_array(outputs, "outputs")
+    labels = np.asarray(labels)
+    if outputs.ndim != 2 or labels.shape != (len(outputs),) or len(labels) == 0:
+        raise ShapeError(
+            f"`outputs` has shape {outputs.shape} and `labels` {labels.shape}; they must be (n, C) and (n,)."
+        )
+    checks.all_finite(outputs, "outputs")
+    n = len(labels)
+    correct = int(np.sum(outputs.argmax(axis=1) == labels))
+    losses = np.mean((outputs - one_hot(labels, outputs.shape[1])) ** 2, axis=1)
+    smoothed = (correct + 1) / (n + 2)
+    return ClassificationScore(
+        accuracy=correct / n,
+        accuracy_stderr=float(np.sqrt(smoothed * (1 - smoothed) / n)),
+        mse=float(losses.mean()),
+        mse_stderr=float(losses.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf"),
+        num_points=n,
+    )

@@ -1,0 +1,154 @@
+"""Strict settings for all tests, and the bookkeeping of claims."""
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CLAIMS_FILE = ROOT / "docs" / "claims.toml"
+CLAIMS_PAGE = ROOT / "CLAIMS.md"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(20)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Any:
+    """MNIST, or a skip with the reason where its files are absent."""
+    from widescape import data
+    from widescape.core.errors import DataError
+
+    try:
+        return data.load("mnist")
+    except DataError as error:
+        pytest.skip(f"needs MNIST: {error}")
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Record the figure that a claim's test measured, for CLAIMS.md."""
+    return lambda text: record_property("measured", text)
+
+
+# Claims: docs/claims.toml lists them, tests carry @pytest.mark.claim("paper/ID").
+
+
+@dataclass
+class Seen:
+    """What happened to the tests of one claim."""
+
+    outcomes: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+
+
+def read_claims() -> dict[str, dict[str, str]]:
+    document = tomllib.loads(CLAIMS_FILE.read_text(encoding="utf-8"))
+    return {f"{paper}/{name}": claim for paper, claims in document.items() for name, claim in claims.items()}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-claims", action="store_true", help="write CLAIMS.md from this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SEEN] = {}
+
+
+_SEEN = pytest.StashKey[dict[str, Seen]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    known = {name for name, claim in read_claims().items() if claim["status"] == "now"}
+    for item in items:
+        for mark in item.iter_markers("claim"):
+            if mark.args[0] not in known:
+                raise pytest.UsageError(
+                    f"{item.nodeid} shows {mark.args[0]!r}, which docs/claims.toml does not list as now"
+                )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    for mark in item.iter_markers("claim"):
+        report.user_properties.append(("claim", mark.args[0]))
+    if report.when == "call" or report.outcome != "passed":
+        seen = item.config.stash[_SEEN]
+        for mark in item.iter_markers("claim"):
+            record = seen.setdefault(mark.args[0], Seen())
+            record.outcomes.append(report.outcome)
+            record.figures += [str(v) for k, v in item.user_properties if k == "measured"]
+    return report
+
+
+def _whole_run(config: pytest.Config) -> bool:
+    """Whether nothing was left out of the run, so that every claim must have been shown."""
+    narrowed = config.getoption("keyword") or config.getoption("deselect") or config.getoption("lf", False)
+    marks = config.getoption("markexpr")
+    return not narrowed and not marks and config.args_source is not pytest.Config.ArgsSource.ARGS
+
+
+def _missing(config: pytest.Config) -> list[str]:
+    seen = config.stash[_SEEN]
+    missing = []
+    for name, claim in read_claims().items():
+        outcomes = seen.get(name, Seen()).outcomes
+        data_absent = "needs" in claim and outcomes and set(outcomes) == {"skipped"}
+        if claim["status"] == "now" and "passed" not in outcomes and not data_absent:
+            missing.append(name)
+    return missing
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    if config.option.collectonly or not _whole_run(config):
+        return
+    if exitstatus == pytest.ExitCode.OK and _missing(config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif exitstatus == pytest.ExitCode.OK and config.getoption("--write-claims"):
+        CLAIMS_PAGE.write_text(claims_page(config.stash[_SEEN]), encoding="utf-8")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.collectonly or not _whole_run(config):
+        return
+    for name in _missing(config):
+        terminalreporter.write_line(f"CLAIM WITHOUT A PASSING TEST: {name}", red=True)
+
+
+def claims_page(seen: dict[str, Seen]) -> str:
+    """The table of all claims, as Markdown."""
+    lines = [
+        "# Claims",
+        "",
+        "What widescape promises, item by item of the papers it implements. A claim that is `shown` has a passing",
+        "test that carries its name; the run fails otherwise. Generated by `make claims` from `docs/claims.toml` and a",
+        "whole test run.",
+        "",
+        "| claim | what it says | state | measured |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, claim in read_claims().items():
+        record = seen.get(name, Seen())
+        shown = "shown" if "passed" in record.outcomes else "skipped, data absent"
+        state = shown if claim["status"] == "now" else f"later: {claim['when']}"
+        figures = "; ".join(dict.fromkeys(record.figures))
+        lines.append(f"| {name} | {claim['text']} | {state} | {figures} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,23 @@
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_python_example_of_the_readme_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_links_in_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert missing == []
+
+
+def test_claims_md_lists_every_claim_of_the_list():
+    import conftest
+
+    listed = re.findall(r"^\| (\S+/\S+) \|", (ROOT / "CLAIMS.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == list(conftest.read_claims())
