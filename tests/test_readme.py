@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -16,8 +18,10 @@ def test_links_in_the_readme_lead_somewhere():
     assert missing == []
 
 
-def test_claims_md_lists_every_claim_of_the_list():
+def test_claims_md_lists_every_claim_of_the_list(request):
     import conftest
 
+    if request.config.getoption("--write-claims"):
+        pytest.skip("CLAIMS.md is being written by this run")
     listed = re.findall(r"^\| (\S+/\S+) \|", (ROOT / "CLAIMS.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert listed == list(conftest.read_claims())

@@ -220,6 +220,9 @@ def _regularizer_sentence(name: str, path: predict.RegularizerCurve) -> str:
         f"regularizer of {reg:.0e} of the mean diagonal. Test accuracy there is {_percent(accuracy, error)}; the "
         f"best anywhere is {100 * path.accuracy.max():.1f}%."
     )
+    loss, stderr, loo = (float(values[path.chosen]) for values in (path.mse, path.mse_stderr, path.loo_mse))
+    text += f" The squared loss there is {loss:.4f} ± {stderr:.4f} on test images and {loo:.4f} by leave-one-out"
+    text += "; the test images are harder than the training images." if loss > loo + 3 * stderr else "."
     if path.dropped:
         text += f" Up to a regularizer of {max(path.dropped):.0e} the matrix is not positive definite in float64."
     return text
@@ -242,7 +245,9 @@ def _samples_sentence(name: str, curve: predict.LearningCurve) -> str:
 def _precision_sentence(precision: kernels.PrecisionReport) -> str:
     judged = "float32 would do"
     if not precision.sufficient:
-        judged = f"float32 needs a regularizer of at least {precision.suggested_reg:.0e}; float64 needs none"
+        judged = (
+            f"to be safe, float32 needs a regularizer of at least {precision.suggested_reg:.0e} of the mean diagonal"
+        )
     text = (
         f"The NNGP matrix computed in float32 is off by {precision.noise_norm:.1e} in spectral norm (measured), "
         f"{precision.noise_ratio:.2g} times its smallest eigenvalue: {judged}."

@@ -46,7 +46,7 @@ def survey(
     context = Context(data=dataset, seed=seed, budget=None if full else SECONDS_PER_CHAPTER, say=say)
     chapters = tuple(chapter(context) for chapter in CHAPTERS)
     return SurveyReport(
-        title="widescape survey",
+        title=f"Survey of a network on {dataset.name}",
         subject=f"{infinite_limit.DESCRIPTION}, on {dataset.name}.",
         chapters=chapters,
         provenance=_provenance(dataset, seed, full),
