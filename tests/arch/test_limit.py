@@ -111,6 +111,7 @@ def test_the_improved_standard_tangent_kernel_of_the_worked_example(key, measure
     measured(f"theory {kernel.ntk[0, 0]:.1f}, {kernel.ntk[0, 1]:.3f}; finite mean within 4.5 standard errors")
 
 
+@pytest.mark.claim("lee2020finite/P4")
 def test_a_missing_bias_differs_from_a_zero_bias_in_the_standard_parameterization():
     def of(b):
         return arch.Sequential(arch.Dense(9, 1.0, b, "standard", 9), arch.Relu(), arch.Dense(1, 1.0, b, "standard", 1))
@@ -178,6 +179,7 @@ def test_kernels_are_invariant_under_rotations(net, rng, measured):
 
 
 @pytest.mark.claim("lee2020finite/I18")
+@pytest.mark.claim("lee2020finite/P2")
 @pytest.mark.parametrize("activation", [arch.Relu(), arch.Erf(), arch.Gelu(), arch.Abs(), arch.Rbf(), arch.Tanh()])
 def test_gradients_in_inputs_are_finite_at_coincident_opposite_and_zero_inputs(activation):
     x = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [-1.0, -2.0], [2.0, 4.0]])
@@ -265,6 +267,7 @@ def test_near_duplicates_keep_their_accuracy_when_smooth_and_kinked_layers_alter
             assert abs(net.kernel(x).ntk[0, 1] / float(expected) - 1) < 2e-12
 
 
+@pytest.mark.claim("lee2020finite/P1")
 def test_float32_diagonals_are_accurate_to_float32():
     x = np.random.default_rng(0).normal(size=(50, 20))
     exact, low = fc().kernel(x), fc().kernel(x, dtype="float32")
@@ -293,6 +296,7 @@ def test_other_scales_widths_and_batches_of_the_same_size_compile_nothing(caplog
     assert compilations(fc(arch.LeakyRelu(0.1)), x) != []
 
 
+@pytest.mark.claim("lee2020finite/P12")
 def test_kernels_have_float64_whatever_the_input_and_the_flag():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     for given_x in (x, jnp.asarray(x), x.tolist(), x.astype(np.float16)):
@@ -441,6 +445,7 @@ def test_sign_warns_that_it_blocks_the_tangent_kernel():
         fc(arch.Sign(), depth=1).kernel(X + np.eye(2, 3))
 
 
+@pytest.mark.claim("lee2020finite/P12")
 def test_tracing_in_single_precision_is_refused_with_the_scope_to_open():
     with jax.enable_x64(False), pytest.raises(PrecisionError, match="enable_x64"):
         jax.grad(lambda x: fc().kernel(x).ntk.sum())(jnp.ones((2, 3), jnp.float32))

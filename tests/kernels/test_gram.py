@@ -40,6 +40,7 @@ def test_the_result_does_not_depend_on_the_tile_size(net, rng, measured):
     measured(f"largest relative change {worst:.1e}, with duplicate, near-duplicate and opposite rows")
 
 
+@pytest.mark.claim("lee2020finite/A4")
 def test_rectangular_gram_matrices_equal_the_kernel(rng):
     x1, x2 = rng.normal(size=(23, 5)), rng.normal(size=(9, 5))
     tiled = kernels.gram(NET, x1, x2, get=("nngp", "ntk"), tile=4)
@@ -69,6 +70,7 @@ def test_symmetric_matrices_have_exact_diagonals(rng):
     np.testing.assert_allclose(np.diag(matrix), singles, rtol=1e-14)
 
 
+@pytest.mark.claim("lee2020finite/A4")
 def test_a_plan_computes_nothing_and_counts_what_would_be_done(rng, monkeypatch):
     monkeypatch.setattr("widescape.arch.limit.call_in_float64", None)
     plan = kernels.gram(NET, rng.normal(size=(100, 6)), tile=30, plan=True)
@@ -86,6 +88,7 @@ def test_the_output_counts_against_the_budget():
         kernels.gram(NET, x, budget_gb=2.0)
 
 
+@pytest.mark.claim("lee2020finite/A4")
 def test_a_smaller_budget_gives_smaller_tiles():
     x = np.ones((1000, 4))
     fixed = 1000 * 1000 * 8 + gram_module._RUNTIME_BYTES

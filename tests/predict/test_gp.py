@@ -38,6 +38,7 @@ outputs_of = pytest.mark.parametrize("outputs", [None, 1, 3])
 
 @sizes
 @outputs_of
+@pytest.mark.claim("lee2020finite/A5")
 @pytest.mark.parametrize("scale", ["mean_trace", "absolute"])
 def test_the_posterior_is_that_of_the_explicit_inverse(m, outputs, scale):
     K, K_test, K_test_test, y = problem(m, outputs=outputs)
@@ -94,6 +95,7 @@ def test_without_regularizer_the_posterior_goes_through_the_targets_without_vari
     assert np.allclose(cov, 0, rtol=0, atol=1e-11)
 
 
+@pytest.mark.claim("lee2020finite/P8")
 def test_a_relative_regularizer_is_an_absolute_one_in_units_of_the_mean_diagonal():
     rng = np.random.default_rng(4)
     a = rng.normal(size=(5, 5))
@@ -109,6 +111,7 @@ def test_a_relative_regularizer_is_an_absolute_one_in_units_of_the_mean_diagonal
 # Leaving one out.
 
 
+@pytest.mark.claim("lee2020finite/A5")
 @pytest.mark.parametrize("m", [2, 6])
 @outputs_of
 @pytest.mark.parametrize("reg", [0.0, 0.3])
@@ -194,6 +197,7 @@ def test_an_indefinite_matrix_is_refused_with_its_eigenvalue_and_a_regularizer_t
     assert GP(K, np.ones(5), reg=refusal.value.suggested_reg).condition < 1e6
 
 
+@pytest.mark.claim("lee2020finite/P6")
 def test_nothing_is_added_silently_to_a_matrix_with_a_repeated_point():
     K = np.ones((2, 2))
     with pytest.raises(IllConditionedError, match="smallest eigenvalue") as refusal:

@@ -3,9 +3,7 @@
 from widescape.arch.activations import (
     ABRelu,
     Abs,
-    Activation,
     Cos,
-    Elementwise,
     Erf,
     Exp,
     Gaussian,
@@ -15,18 +13,15 @@ from widescape.arch.activations import (
     Polynomial,
     Rbf,
     Relu,
-    Sigmoid,
     Sign,
-    Silu,
     Sin,
-    Softmax,
-    Softplus,
-    Tanh,
 )
 from widescape.arch.base import Layer
 from widescape.arch.covariance import Covariance
 from widescape.arch.dense import Dense
+from widescape.arch.elementwise import Elementwise
 from widescape.arch.limit import Kernel
+from widescape.arch.numerical import Activation, Sigmoid, Silu, Softmax, Softplus, Tanh
 from widescape.arch.presets import fc
 from widescape.arch.spec import Signal
 from widescape.arch.structure import Flatten, Frozen, Identity, Sequential

@@ -1,0 +1,83 @@
+"""What every nonlinearity shares: how its Gaussian integral moves the state of the limit."""
+
+from abc import abstractmethod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from widescape.arch.base import Layer, Params
+from widescape.arch.covariance import Covariance
+from widescape.arch.spec import Signal
+from widescape.core.errors import NonGaussianInputError
+from widescape.duals import Dual, Pair
+from widescape.duals.angle import safe_sqrt
+from widescape.duals.pair import clamp
+
+_SMOOTH_NEAR, _KINKED_NEAR = 1e-8, 1e-11  # relative gaps below which first order beats a subtraction
+
+
+class Elementwise(Layer):
+    """Base of the nonlinearities. A subclass gives the function `fn` and its `dual`."""
+
+    ends_stage = True
+    pair_flops = 60
+    kinked: bool = False
+    """Whether `fn` has points without a derivative."""
+
+    @abstractmethod
+    def fn(self, x: jax.Array) -> jax.Array:
+        """The function, entry by entry."""
+
+    @abstractmethod
+    def dual(self, pair: Pair) -> Dual:
+        """E[phi(u) phi(v)] and its slope."""
+
+    def out(self, signal: Signal) -> Signal:
+        return signal
+
+    def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
+        return self.fn(h)
+
+    def limit(self, cov: Covariance) -> Covariance:
+        if not cov.gaussian:
+            raise NonGaussianInputError(
+                "a nonlinearity needs Gaussian input, but raw inputs or the output of another nonlinearity reach it. "
+                "Put a Dense layer before it, or compose the two functions into one Activation."
+            )
+        dual = self.dual(cov.pair)
+        var1, var2 = self.dual(Pair.equal(cov.var1)).t, self.dual(Pair.equal(cov.var2)).t
+        return cov.replace(
+            nngp=dual.t,
+            complement=self._complement(cov, dual, var1, var2) if dual.complement is None else dual.complement,
+            var1=var1,
+            var2=var2,
+            ntk=None if cov.ntk is None else cov.ntk * dual.tdot,
+            errors=cov.errors if dual.error is None else (*cov.errors, dual.error),
+            gaussian=False,
+        )
+
+    def _complement(self, cov: Covariance, dual: Dual, var1: jax.Array, var2: jax.Array) -> jax.Array:
+        """sqrt(var1 var2) - |T| without a formula of its own: by subtraction, and to first order where that rounds.
+
+        The first-order form is half of E[(phi(u) - phi(v))^2] = E[phi'^2] (angular part of the gap) +
+        E[Z^2 phi'(sqrt(q) Z)^2] (radial part of the gap), less the radial part that comes out. Its relative error
+        is of the order of the gap for a smooth phi.
+        """
+        pair = cov.pair
+        root1, root2 = safe_sqrt(var1)[:, None], safe_sqrt(var2)[None, :]
+        subtracted = clamp(root1 * root2 - jnp.abs(dual.t))
+        radial_slope = (self._radial_slope(cov.var1)[:, None] + self._radial_slope(cov.var2)[None, :]) / 2
+        radial = pair.radial_gap
+        first_order = clamp(dual.tdot * pair.minus + (radial_slope * radial - (root1 - root2) ** 2) / 2)
+        near = pair.gap < (_KINKED_NEAR if self.kinked else _SMOOTH_NEAR) * (pair.q11 + pair.q22)
+        return jnp.where(near, first_order, subtracted)
+
+    def _radial_slope(self, q: jax.Array) -> jax.Array:
+        """E[Z^2 phi'(sqrt(q) Z)^2], by Gauss-Hermite quadrature: it only weighs gaps near rounding."""
+        nodes, weights = special.roots_hermitenorm(48)
+        z = jnp.asarray(nodes, q.dtype)[None]
+        x = safe_sqrt(q)[:, None] * z
+        slope = jax.jvp(self.fn, (x,), (jnp.ones_like(x),))[1]
+        return (z * slope) ** 2 @ jnp.asarray(weights / np.sqrt(2 * np.pi), q.dtype)
