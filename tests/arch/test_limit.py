@@ -361,8 +361,16 @@ def test_images_without_flatten_are_refused_by_the_layer_that_needs_vectors():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_weight_scales_must_be_positive(value):
-    with pytest.raises(ValueError, match=r"`w_std` is .*positive"):
+    with pytest.raises(ValueError, match=r"`w_std` is .*(positive|finite)"):
         arch.Dense(3, w_std=value)
+
+
+def test_scales_of_any_real_type_are_plain_floats_and_hash():
+    for value in (np.float32(1.5), np.array(1.5), jnp.asarray(1.5), 1.5):
+        layer = arch.Dense(3, value)
+        assert type(layer.w_std) is float
+        assert hash(layer) == hash(arch.Dense(3, 1.5))
+    assert arch.Dense(3, 2) == arch.Dense(3, 2.0)
 
 
 def test_bad_specifications_are_refused():
@@ -428,7 +436,7 @@ def test_a_series_that_is_too_short_is_refused_with_what_to_do():
 
 def test_a_users_formula_replaces_quadrature_and_gets_its_slope_by_differentiation():
     x = np.random.default_rng(0).normal(size=(3, 4))
-    by_formula = arch.Activation(lambda z: z**2, dual_function=lambda q11, q12, q22: q11 * q22 + 2 * q12**2)
+    by_formula = arch.Activation(lambda z: z**2, dual=lambda q11, q12, q22: q11 * q22 + 2 * q12**2)
     expected = fc(arch.Polynomial((0.0, 0.0, 1.0)), depth=1).kernel(x)
     found = fc(by_formula, depth=1).kernel(x)
     np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-12)

@@ -18,34 +18,37 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(2), np.int64(3), np.array(1.5), jnp.asarray(1.5), 0])
-def test_real_numbers_are_scales(value):
-    checks.scale(value, "w_std", "Dense", positive=False)
+def test_real_numbers_become_floats(value):
+    found = checks.number(value, "w_std", "Dense")
+    assert type(found) is float
+    assert found == value
 
 
 @pytest.mark.parametrize(
     "value", [None, "1", True, np.bool_(True), np.array(True), 1j, np.array(1j), [1.0], np.ones(1)]
 )
-def test_what_is_no_real_number_is_no_scale(value):
+def test_what_is_no_real_number_is_refused_by_name(value):
     with pytest.raises(TypeError, match=r"Dense: `w_std`"):
-        checks.scale(value, "w_std", "Dense", positive=False)
+        checks.number(value, "w_std", "Dense")
 
 
-@pytest.mark.parametrize("value", [-1e-300, np.nan, np.inf, -np.inf, np.float32("nan"), np.array(-1.0)])
-@pytest.mark.parametrize("positive", [True, False])
-def test_scales_are_finite_and_not_negative(value, positive):
-    with pytest.raises(ValueError, match=r"Dense: `w_std` is .*; it must be"):
-        checks.scale(value, "w_std", "Dense", positive=positive)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32("nan"), np.array(np.inf)])
+def test_numbers_are_finite(value):
+    with pytest.raises(ValueError, match=r"Dense: `w_std` is .*; it must be a finite"):
+        checks.number(value, "w_std", "Dense")
 
 
-def test_zero_is_refused_only_where_a_scale_must_be_positive():
-    checks.scale(0.0, "b_std", "Dense", positive=False)
-    with pytest.raises(ValueError, match="a positive number"):
-        checks.scale(0.0, "b_std", "Dense", positive=True)
+def test_zero_is_refused_only_where_a_number_must_be_positive():
+    checks.not_negative(0.0, "b_std", "Dense")
+    with pytest.raises(ValueError, match=r"Dense: `b_std` is 0.0; it must be a positive number"):
+        checks.positive(0.0, "b_std", "Dense")
+    with pytest.raises(ValueError, match=r"Dense: `b_std` is -1e-300; it must be a number that is not negative"):
+        checks.not_negative(-1e-300, "b_std", "Dense")
 
 
-def test_a_traced_scale_passes():
+def test_a_traced_number_passes():
     def twice(s):
-        checks.scale(s, "w_std", "Dense", positive=True)
+        checks.positive(checks.number(s, "w_std", "Dense"), "w_std", "Dense")
         return 2 * s
 
     assert float(jax.jit(twice)(-1.0)) == -2.0

@@ -20,10 +20,10 @@ class Relu(Elementwise):
 
     kinked = True
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.relu(x)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, 0.0, 1.0)
 
 
@@ -35,10 +35,10 @@ class ABRelu(Elementwise):
     b: float = scale()
     kinked = True
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.minimum(x, 0) + self.b * jnp.maximum(x, 0)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, self.a, self.b)
 
 
@@ -49,10 +49,10 @@ class LeakyRelu(Elementwise):
     slope: float = scale(0.01)
     kinked = True
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jnp.where(x > 0, x, self.slope * x)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, self.slope, 1.0)
 
 
@@ -62,10 +62,10 @@ class Abs(Elementwise):
 
     kinked = True
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jnp.abs(x)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, -1.0, 1.0)
 
 
@@ -77,10 +77,10 @@ class Erf(Elementwise):
     b: float = scale(1.0)
     c: float = scale(0.0)
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jax.scipy.special.erf(self.b * x) + self.c
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.erf(pair, self.a, self.b, self.c)
 
 
@@ -88,10 +88,10 @@ class Erf(Elementwise):
 class Gelu(Elementwise):
     """x Phi(x), the exact form with the normal distribution function (not the tanh approximation)."""
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.gelu(x, approximate=False)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.gelu(pair)
 
 
@@ -103,10 +103,10 @@ class Sin(Elementwise):
     b: float = scale(1.0)
     c: float = scale(0.0)
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.sin(self.b * x + self.c)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.sine(pair, self.a, self.b, self.c)
 
 
@@ -118,10 +118,10 @@ class Cos(Elementwise):
     b: float = scale(1.0)
     c: float = scale(0.0)
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.cos(self.b * x + self.c)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.sine(pair, self.a, self.b, self.c + jnp.pi / 2)
 
 
@@ -132,12 +132,13 @@ class Rbf(Elementwise):
     gamma: float = scale(1.0)
 
     def __post_init__(self) -> None:
-        checks.scale(self.gamma, "gamma", "Rbf", positive=True)
+        super().__post_init__()
+        checks.positive(self.gamma, "gamma", "Rbf")
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return 2**0.5 * jnp.sin((2 * self.gamma) ** 0.5 * x + jnp.pi / 4)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.rbf(pair, self.gamma)
 
 
@@ -148,10 +149,10 @@ class Exp(Elementwise):
     a: float = scale(1.0)
     b: float = scale(1.0)
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.exp(self.b * x)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.exponential(pair, self.a, self.b)
 
 
@@ -163,13 +164,14 @@ class Gaussian(Elementwise):
     b: float = scale(-1.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if checks.is_concrete_number(self.b) and not self.b < 0:
             raise ValueError(f"Gaussian: `b` is {self.b}; it must be negative, or the second moment is infinite.")
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.exp(self.b * x**2)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.gaussian(pair, self.a, self.b)
 
 
@@ -180,10 +182,10 @@ class Sign(Elementwise):
     kinked = True
     ntk_caution = "its derivative is 0 almost everywhere: the tangent kernel counts the layers above it only"
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jnp.sign(x)
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.sign(pair)
 
 
@@ -194,18 +196,17 @@ class Polynomial(Elementwise):
     coefficients: tuple[float, ...] = scale()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.coefficients, tuple):
-            object.__setattr__(self, "coefficients", tuple(self.coefficients))
+        super().__post_init__()
         if not self.coefficients:
             raise ValueError("Polynomial: `coefficients` is empty; give at least the constant term.")
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         value = jnp.zeros_like(x)
         for coefficient in reversed(self.coefficients):
             value = value * x + coefficient
         return value
 
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         return duals.polynomial(pair, self.coefficients)
 
 
@@ -225,8 +226,8 @@ class Hermite(Elementwise):
         monomials = np.polynomial.hermite_e.herme2poly([0] * self.degree + [1])
         return Polynomial(tuple(float(c) / factorial(self.degree) ** 0.5 for c in monomials))
 
-    def fn(self, x: jax.Array) -> jax.Array:
-        return self._polynomial.fn(x)
+    def phi(self, x: jax.Array) -> jax.Array:
+        return self._polynomial.phi(x)
 
-    def dual(self, pair: Pair) -> Dual:
-        return self._polynomial.dual(pair)
+    def dual_of(self, pair: Pair) -> Dual:
+        return self._polynomial.dual_of(pair)

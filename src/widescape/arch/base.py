@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from widescape.arch import limit as _limit
 from widescape.arch.covariance import Covariance
 from widescape.arch.limit import Get, Kernel
-from widescape.arch.spec import Signal
+from widescape.arch.spec import Signal, scales_of
 from widescape.core import checks
 from widescape.core.errors import ShapeError
 
@@ -41,6 +41,13 @@ class Layer(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         jax.tree_util.register_static(cls)
+
+    def __post_init__(self) -> None:
+        """Turn scales into plain floats; a subclass with checks of its own calls this first."""
+        for name, value in scales_of(self).items():
+            numbers = value if isinstance(value, tuple | list) else (value,)
+            checked = tuple(checks.number(v, name, type(self).__name__) for v in numbers)
+            object.__setattr__(self, name, checked if isinstance(value, tuple | list) else checked[0])
 
     @abstractmethod
     def out(self, signal: Signal) -> Signal:

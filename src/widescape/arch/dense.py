@@ -49,10 +49,10 @@ class Dense(Layer):
     base_width: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.count(self.width, "width", "Dense")
-        checks.scale(self.w_std, "w_std", "Dense", positive=True)
-        if self.b_std is not None:
-            checks.scale(self.b_std, "b_std", "Dense", positive=False)
+        checks.positive(self.w_std, "w_std", "Dense")
+        checks.not_negative(self.b_std, "b_std", "Dense")
         checks.choice(self.param, "param", Parameterization)
         if self.base_width is not None:
             checks.count(self.base_width, "base_width", "Dense")

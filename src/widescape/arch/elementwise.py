@@ -19,26 +19,26 @@ _SMOOTH_NEAR, _KINKED_NEAR = 1e-8, 1e-11  # relative gaps below which first orde
 
 
 class Elementwise(Layer):
-    """Base of the nonlinearities. A subclass gives the function `fn` and its `dual`."""
+    """Base of the nonlinearities. A subclass gives the function `phi` and its dual."""
 
     ends_stage = True
     pair_flops = 60
     kinked: bool = False
-    """Whether `fn` has points without a derivative."""
+    """Whether `phi` has points without a derivative."""
 
     @abstractmethod
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         """The function, entry by entry."""
 
     @abstractmethod
-    def dual(self, pair: Pair) -> Dual:
+    def dual_of(self, pair: Pair) -> Dual:
         """E[phi(u) phi(v)] and its slope."""
 
     def out(self, signal: Signal) -> Signal:
         return signal
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
-        return self.fn(h)
+        return self.phi(h)
 
     def limit(self, cov: Covariance) -> Covariance:
         if not cov.gaussian:
@@ -46,8 +46,8 @@ class Elementwise(Layer):
                 "a nonlinearity needs Gaussian input, but raw inputs or the output of another nonlinearity reach it. "
                 "Put a Dense layer before it, or compose the two functions into one Activation."
             )
-        dual = self.dual(cov.pair)
-        var1, var2 = self.dual(Pair.equal(cov.var1)).t, self.dual(Pair.equal(cov.var2)).t
+        dual = self.dual_of(cov.pair)
+        var1, var2 = self.dual_of(Pair.equal(cov.var1)).t, self.dual_of(Pair.equal(cov.var2)).t
         return cov.replace(
             nngp=dual.t,
             complement=self._complement(cov, dual, var1, var2) if dual.complement is None else dual.complement,
@@ -79,5 +79,5 @@ class Elementwise(Layer):
         nodes, weights = special.roots_hermitenorm(48)
         z = jnp.asarray(nodes, q.dtype)[None]
         x = safe_sqrt(q)[:, None] * z
-        slope = jax.jvp(self.fn, (x,), (jnp.ones_like(x),))[1]
+        slope = jax.jvp(self.phi, (x,), (jnp.ones_like(x),))[1]
         return (z * slope) ** 2 @ jnp.asarray(weights / np.sqrt(2 * np.pi), q.dtype)

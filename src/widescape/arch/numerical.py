@@ -21,27 +21,27 @@ from widescape.duals import Dual, Pair
 class Activation(Elementwise):
     """Any elementwise function of JAX, with its Gaussian integrals by quadrature or by a formula of the user.
 
-    A smooth `function` is expanded in `deg` Hermite polynomials: fast, and always a positive semidefinite
+    A smooth `fn` is expanded in `deg` Hermite polynomials: fast, and always a positive semidefinite
     kernel. A function with `kinks` (points where it or its derivative jumps) goes through polar quadrature,
     which is exact to many digits and costs thousands of evaluations per pair. In both cases an error above
     1e-6 is refused.
 
     Args:
-        function: elementwise, made of JAX operations. Define it at module level if the network is to be pickled.
-        dual_function: T(q11, q12, q22) = E[phi(u) phi(v)] in JAX operations, if known; its slope in q12 comes from
+        fn: elementwise, made of JAX operations. Define it at module level if the network is to be pickled.
+        dual: T(q11, q12, q22) = E[phi(u) phi(v)] in JAX operations, if known; its slope in q12 comes from
             automatic differentiation.
         deg: terms of the Hermite series, at most 300.
         kinks: where the function or its derivative jumps.
     """
 
-    function: Callable[[jax.Array], jax.Array]
-    dual_function: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+    fn: Callable[[jax.Array], jax.Array]
+    dual: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
     deg: int = 128
     kinks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise TypeError(f"Activation: `function` is {self.function!r}; it must be callable.")
+        if not callable(self.fn):
+            raise TypeError(f"Activation: `fn` is {self.fn!r}; it must be callable.")
         checks.count(self.deg, "deg", "Activation", minimum=2)
         if self.deg > duals.MAX_TERMS:
             raise ValueError(f"Activation: `deg` is {self.deg}; choose at most {duals.MAX_TERMS}.")
@@ -50,7 +50,7 @@ class Activation(Elementwise):
     @property
     def numerical(self) -> bool:  # type: ignore[override]
         """True without a formula of the user."""
-        return self.dual_function is None
+        return self.dual is None
 
     @property
     def kinked(self) -> bool:  # type: ignore[override]
@@ -60,26 +60,26 @@ class Activation(Elementwise):
     @property
     def pair_flops(self) -> int:  # type: ignore[override]
         """Of the series, or of the polar rule; a user's formula counts like a closed form."""
-        if self.dual_function is not None:
+        if self.dual is not None:
             return Elementwise.pair_flops
         return duals.polar_flops(self.kinks) if self.kinks else 4 * self.deg
 
     @property
     def pair_arrays(self) -> int:  # type: ignore[override]
         """Of the series, or of the polar rule."""
-        if self.dual_function is not None:
+        if self.dual is not None:
             return 0
         return duals.polar_arrays(self.kinks) if self.kinks else 6
 
-    def fn(self, x: jax.Array) -> jax.Array:
-        return self.function(x)
+    def phi(self, x: jax.Array) -> jax.Array:
+        return self.fn(x)
 
-    def dual(self, pair: Pair) -> Dual:
-        if self.dual_function is not None:
-            return _user_dual(pair, self.dual_function)
+    def dual_of(self, pair: Pair) -> Dual:
+        if self.dual is not None:
+            return _user_dual(pair, self.dual)
         if self.kinks:
-            return duals.polar(pair, self.function, self.kinks)
-        return duals.hermite_series(pair, self.function, self.deg)
+            return duals.polar(pair, self.fn, self.kinks)
+        return duals.hermite_series(pair, self.fn, self.deg)
 
 
 def _user_dual(pair: Pair, function: Callable[..., jax.Array]) -> Dual:
@@ -107,8 +107,8 @@ class _Smooth(Elementwise):
         if self.deg > duals.MAX_TERMS:
             raise ValueError(f"{type(self).__name__}: `deg` is {self.deg}; choose at most {duals.MAX_TERMS}.")
 
-    def dual(self, pair: Pair) -> Dual:
-        return duals.hermite_series(pair, self.fn, self.deg)
+    def dual_of(self, pair: Pair) -> Dual:
+        return duals.hermite_series(pair, self.phi, self.deg)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Tanh(_Smooth):
 
     deg: int = 128
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(x)
 
 
@@ -127,7 +127,7 @@ class Sigmoid(_Smooth):
 
     deg: int = 64
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(x)
 
 
@@ -137,7 +137,7 @@ class Softplus(_Smooth):
 
     deg: int = 64
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.softplus(x)
 
 
@@ -147,7 +147,7 @@ class Silu(_Smooth):
 
     deg: int = 64
 
-    def fn(self, x: jax.Array) -> jax.Array:
+    def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(x)
 
 

@@ -60,6 +60,12 @@ def finite_only(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"finite_only": True})
 
 
+def scales_of(layer: Any) -> dict[str, Any]:
+    """The scales of one layer by name, those that are None left out."""
+    held = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer) if f.metadata.get("scale")}
+    return {name: value for name, value in held.items() if value is not None}
+
+
 def split(layer: Any) -> tuple[Any, list[Any]]:
     """The structure of a layer, hashable, and its scales in a fixed order."""
     scales: list[Any] = []

@@ -15,22 +15,34 @@ def is_concrete_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
 
 
-def scale(value: Any, name: str, owner: str, *, positive: bool) -> None:
-    """Refuse a scale that is not a finite number of the right sign; traced values pass.
+def number(value: Any, name: str, owner: str) -> Any:
+    """A finite real number as a Python float; traced values pass as they are.
 
     Raises:
         TypeError: `value` is no real number.
-        ValueError: it is not finite, negative, or zero where it must be positive.
+        ValueError: it is not finite.
     """
     if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
+        return value
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0:
         value = value.item()
     if not is_concrete_number(value):
         raise TypeError(f"{owner}: `{name}` is {value!r}; it must be a real number.")
-    if not np.isfinite(value) or value < 0 or (positive and value == 0):
-        accepted = "a positive number" if positive else "a number that is not negative"
-        raise ValueError(f"{owner}: `{name}` is {value}; it must be {accepted}.")
+    if not np.isfinite(value):
+        raise ValueError(f"{owner}: `{name}` is {value}; it must be a finite number.")
+    return float(value)
+
+
+def positive(value: Any, name: str, owner: str) -> None:
+    """Refuse a concrete number that is not above zero."""
+    if is_concrete_number(value) and value <= 0:
+        raise ValueError(f"{owner}: `{name}` is {value}; it must be a positive number.")
+
+
+def not_negative(value: Any, name: str, owner: str) -> None:
+    """Refuse a concrete number below zero."""
+    if is_concrete_number(value) and value < 0:
+        raise ValueError(f"{owner}: `{name}` is {value}; it must be a number that is not negative.")
 
 
 def count(value: Any, name: str, owner: str, *, minimum: int = 1) -> None:

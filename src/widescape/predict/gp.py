@@ -80,7 +80,8 @@ class GP:
 
     def __init__(self, K: Any, y: Any, *, reg: float = 0.0, reg_scale: RegScale = "mean_trace") -> None:  # noqa: N803
         kernel = checks.square_matrix(K, "K")
-        checks.scale(reg, "reg", "GP", positive=False)
+        reg = checks.number(reg, "reg", "GP")
+        checks.not_negative(reg, "reg", "GP")
         checks.choice(reg_scale, "reg_scale", RegScale)
         self.y = _targets(y, len(kernel))
         mean_diagonal = float(np.trace(kernel)) / len(kernel)
@@ -88,7 +89,7 @@ class GP:
             raise ValueError(
                 f"the mean of the diagonal of `K` is {mean_diagonal:.3g}; a kernel matrix has a positive one."
             )
-        self.reg = float(reg)
+        self.reg = reg
         self.reg_scale = reg_scale
         self.noise = self.reg * (mean_diagonal if reg_scale == "mean_trace" else 1.0)
         with threads_for(len(kernel)):
