@@ -14,7 +14,7 @@ from widescape.duals.angle import safe_sqrt
 
 NEAR = {"float64": 1e-3, "float32": 1e-2}
 """1 - |cosine| below which it is found from the difference of the normalized examples, not from their product."""
-_CHUNK = 2**22  # entries of the differences formed at once
+_CHUNK = 2**20  # entries of the differences formed at once
 
 
 @partial(

@@ -18,7 +18,7 @@ from widescape.duals.closed_form import (
 )
 from widescape.duals.hermite import MAX_TERMS, hermite_coefficients, hermite_series, polynomial
 from widescape.duals.pair import Dual, Pair
-from widescape.duals.polar import polar, polar_arrays, polar_flops
+from widescape.duals.polar import polar, polar_flops
 
 __all__ = [
     "MAX_TERMS",
@@ -32,7 +32,6 @@ __all__ = [
     "hermite_coefficients",
     "hermite_series",
     "polar",
-    "polar_arrays",
     "polar_flops",
     "polynomial",
     "rbf",

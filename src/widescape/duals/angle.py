@@ -33,6 +33,22 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def cosine(x: jax.Array) -> jax.Array:
+    """cos(x) for |x| <= 2 pi, to absolute rounding; many times faster than the library function on the CPU.
+
+    cos(x) = 1 - 2 c^2 with c = sin(|x|/2), an even polynomial in |x|/2 - pi/2.
+    """
+    shifted = jnp.abs(x) / 2 - jnp.pi / 2
+    c = _horner(_cosine_series(), shifted**2)
+    return 1 - 2 * c**2
+
+
+@cache
+def _cosine_series() -> tuple[float, ...]:
+    """Coefficients of cos(y) in y^2, highest first; beyond rounding for |y| <= pi/2."""
+    return tuple((-1) ** k / factorial(2 * k) for k in range(11, -1, -1))
+
+
 def _horner(coefficients: tuple[float, ...], s: jax.Array) -> jax.Array:
     value = jnp.full_like(s, coefficients[0])
     for coefficient in coefficients[1:]:

@@ -8,15 +8,17 @@ Gauss-Legendre rule.
 """
 
 from collections.abc import Callable
+from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widescape.duals.angle import safe_sqrt
+from widescape.duals.angle import cosine, safe_sqrt
 from widescape.duals.pair import Dual, Pair
 
 ORDER = 20
+_CHUNK = 64  # pairs integrated at once
 _PANELS = (2.0, 4.5)  # radii at which every radial integral is split
 _RADIUS = 9.5  # exp(-r^2/2) is 3e-20 there
 Elementwise = Callable[[jax.Array], jax.Array]
@@ -28,24 +30,33 @@ def polar(pair: Pair, phi: Elementwise, kinks: tuple[float, ...], order: int = O
     Cost: `polar_flops` per pair, thousands of evaluations of phi and of its derivative.
     `error` is the largest relative change of T on one column of pairs when the order is doubled.
     """
-    t, tdot = _integrate(pair, phi, kinks, order)
+    t, tdot = _in_chunks(pair, phi, kinks, order)
     column = Pair(*(part[..., :1] if part.ndim else part for part in pair))
-    finer, _ = _integrate(column, phi, kinks, 2 * order)
+    finer, _ = _in_chunks(column, phi, kinks, 2 * order)
     size = jnp.max(jnp.abs(finer))
     error = jnp.max(jnp.abs(t[..., :1] - finer)) / jnp.where(size > 0, size, 1)
     return Dual(t, tdot, error=error)
 
 
-def polar_arrays(kinks: tuple[float, ...]) -> int:
-    """Temporary arrays per pair: radial panels times arcs times the few quantities of an arc."""
-    moving = sum(k != 0 for k in kinks)
-    panels = 3 + 2 * moving + len(kinks) ** 2 - (len(kinks) - moving) ** 2
-    return 6 * panels * (4 * len(kinks) + 1)
+def _in_chunks(pair: Pair, phi: Elementwise, kinks: tuple[float, ...], order: int) -> tuple[jax.Array, jax.Array]:
+    """Integrals pair by pair, a few at a time: the many temporaries of a pair then stay in the cache."""
+    shape = jnp.broadcast_shapes(*(part.shape for part in pair))
+    count = prod(shape)
+    chunks = -(-count // _CHUNK)
+    padded = [
+        jnp.pad(jnp.broadcast_to(part, shape).reshape(-1), (0, chunks * _CHUNK - count), mode="edge") for part in pair
+    ]
+    rows = Pair(*(part.reshape(chunks, _CHUNK) for part in padded))
+    t, tdot = jax.lax.map(lambda chunk: _integrate(chunk, phi, kinks, order), rows)
+    return t.reshape(-1)[:count].reshape(shape), tdot.reshape(-1)[:count].reshape(shape)
 
 
 def polar_flops(kinks: tuple[float, ...], order: int = ORDER) -> int:
     """Floating-point operations per pair, at about 30 for an evaluation of phi and its derivative."""
-    return polar_arrays(kinks) // 6 * order**2 * 2 * 30
+    moving = sum(k != 0 for k in kinks)
+    panels = 3 + 2 * moving + len(kinks) ** 2 - (len(kinks) - moving) ** 2
+    arcs = 4 * len(kinks) + 1
+    return panels * arcs * order**2 * 2 * 30
 
 
 def _integrate(pair: Pair, phi: Elementwise, kinks: tuple[float, ...], order: int) -> tuple[jax.Array, jax.Array]:
@@ -98,8 +109,8 @@ def _around(
         width = edges[1:] - edges[:-1]
         psi = edges[:-1] + width * node
         reach1, reach2 = (scale1 * radius)[None], (scale2 * radius)[None]
-        u, du = jax.jvp(phi, (reach1 * jnp.cos(psi),), (jnp.ones_like(psi),))
-        v, dv = jax.jvp(phi, (reach2 * jnp.cos(psi - theta[None]),), (jnp.ones_like(psi),))
+        u, du = jax.jvp(phi, (reach1 * cosine(psi),), (jnp.ones_like(psi),))
+        v, dv = jax.jvp(phi, (reach2 * cosine(psi - theta[None]),), (jnp.ones_like(psi),))
         return (
             sums[0] + jnp.sum(weight * width * u * v, axis=0),
             sums[1] + jnp.sum(weight * width * du * dv, axis=0),

@@ -1,7 +1,7 @@
 """Gram matrices of infinite networks, tile by tile under a memory budget."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
@@ -150,8 +150,14 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     budget = available_bytes() // 2 if budget_gb is None else int(budget_gb * GIB)
     if tile != "auto":
         checks.count(tile, "tile", "gram")
-    side, workers = _size(rows, columns, symmetric, tile, (budget - fixed) / per_pair)
-    needed = fixed + per_pair * workers * bucket(side) ** 2
+    # A tile holds its pairs, and the normalized examples of its rows and columns twice over.
+    per_row = 4 * itemsize * job.limit.signal.size
+
+    def tile_bytes(side: int) -> int:
+        return per_pair * bucket(side) ** 2 + per_row * side
+
+    side, workers = _size(rows, columns, symmetric, tile, budget - fixed, tile_bytes)
+    needed = fixed + workers * tile_bytes(side)
     if needed > budget:
         raise MemoryBudgetError(
             f"a Gram matrix of {rows} by {columns} needs {human_bytes(needed)}, {human_bytes(output)} of it for the "
@@ -176,15 +182,17 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     )
 
 
-def _size(rows: int, columns: int, symmetric: bool, tile: int | str, pairs: float) -> tuple[int, int]:
-    """Rows of a tile and threads, so that tiles in flight hold at most `pairs` pairs if that is possible."""
+def _size(
+    rows: int, columns: int, symmetric: bool, tile: int | str, room: float, tile_bytes: Callable[[int], int]
+) -> tuple[int, int]:
+    """Rows of a tile and threads, so that tiles in flight take at most `room` bytes if that is possible."""
     largest = max(rows, columns)
     threads = os.cpu_count() or 1
     side = min(LARGEST_TILE if tile == "auto" else int(tile), largest)
-    while tile == "auto" and side > 1 and bucket(side) ** 2 > pairs:
+    while tile == "auto" and side > 1 and tile_bytes(side) > room:
         side = bucket(side) // 2
     num_tiles = _count_tiles(rows, columns, side, symmetric)
-    return side, max(1, min(threads, num_tiles, int(pairs // bucket(side) ** 2)))
+    return side, max(1, min(threads, num_tiles, int(room // tile_bytes(side))))
 
 
 def _count_tiles(rows: int, columns: int, side: int, symmetric: bool) -> int:
