@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import oracles
-from widescape import arch
+from widescape import arch, duals
 from widescape.core.errors import (
     DtypeError,
     NonFiniteError,
@@ -487,6 +487,53 @@ def test_finite_networks_refuse_what_does_not_fit(key):
         net.init(key, 3)
     with pytest.raises(ShapeError, match="empty"):
         net.init(key, ())
+
+
+def test_parameters_in_float64_give_a_network_in_float64_whatever_the_flag(key):
+    net = fc()
+    params = net.init(key, (3,), dtype="float64")
+    assert net.apply(params, X).dtype == jnp.float64
+
+
+def test_a_scale_that_is_no_number_is_refused():
+    with pytest.raises(TypeError, match=r"ABRelu: `a` is None"):
+        arch.ABRelu(None, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cube(arch.Elementwise):
+    """A user's own nonlinearity, by a series of too few terms for a kink and enough for a cube."""
+
+    terms: int = 8
+
+    def phi(self, x):
+        return x**3
+
+    def dual_of(self, pair):
+        return duals.hermite_series(pair, self.phi, self.terms)
+
+
+def test_a_users_own_layer_needs_a_function_and_a_dual():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    expected = fc(arch.Polynomial((0.0, 0.0, 0.0, 1.0)), depth=1).kernel(x)
+    np.testing.assert_allclose(fc(Cube(), depth=1).kernel(x).ntk, expected.ntk, rtol=1e-10)
+    with pytest.raises(QuadratureError, match="Cube"):
+        fc(Cube(2), depth=1).kernel(x)
+
+
+def test_a_users_layer_that_is_no_dataclass_is_refused():
+    class Bare(arch.Layer):
+        def out(self, signal):
+            return signal
+
+        def forward(self, params, h, signal):
+            return h
+
+        def limit(self, cov):
+            return cov
+
+    with pytest.raises(TypeError, match=r"Bare must be decorated with @dataclass\(frozen=True\)"):
+        arch.Sequential(arch.Dense(3), Bare())
 
 
 def test_layers_are_frozen():

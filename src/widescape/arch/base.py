@@ -13,6 +13,7 @@ from widescape.arch.limit import Get, Kernel
 from widescape.arch.spec import Signal, scales_of
 from widescape.core import checks
 from widescape.core.errors import ShapeError
+from widescape.core.precision import has_float64
 
 Params = Any
 
@@ -27,8 +28,6 @@ class Layer(ABC):
     Layers hash, compare, print and pickle; to JAX they are static and hold no arrays.
     """
 
-    numerical: bool = False
-    """Whether the limit goes through a numerical integral, which then reports its error."""
     ends_stage: bool = False
     """Whether a compiled program of the limit ends after this layer."""
     ntk_caution: str = ""
@@ -126,8 +125,13 @@ class Layer(ABC):
             ShapeError: `x` does not fit the parameters; the message names the layer.
         """
         if not isinstance(x, jax.Array):
-            checks.real_array(x, "x")
-        x = jnp.asarray(x)
+            x = checks.real_array(x, "x")
+        if has_float64(params):  # the network is in double precision, whatever the process-wide flag says
+            with jax.enable_x64(True):
+                return self._applied(params, jnp.asarray(x))
+        return self._applied(params, jnp.asarray(x))
+
+    def _applied(self, params: Params, x: jax.Array) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             checks.real_array(jnp.zeros((), x.dtype), "x")
         if x.ndim < 2:

@@ -20,7 +20,7 @@ _CHUNK = 2**20  # entries of the differences formed at once
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["nngp", "complement", "var1", "var2", "ntk", "errors"],
-    meta_fields=["signal", "gaussian", "frozen"],
+    meta_fields=["sources", "signal", "gaussian", "frozen"],
 )
 @dataclasses.dataclass(frozen=True)
 class Covariance:
@@ -32,6 +32,7 @@ class Covariance:
         var1, var2: E[z(x)^2] of each example, (n1,) and (n2,).
         ntk: the tangent kernel of the layers so far, (n1, n2); None when it was not asked for.
         errors: relative error estimates of the numerical integrals so far, one per layer that has one.
+        sources: the names of those layers.
         signal: shape and base width of one example.
         gaussian: whether the signals are jointly Gaussian, as nonlinearities need.
         frozen: whether parameters of the layers that act now are held fixed.
@@ -43,6 +44,7 @@ class Covariance:
     var2: jax.Array
     ntk: jax.Array | None
     errors: tuple[jax.Array, ...]
+    sources: tuple[str, ...]
     signal: Signal
     gaussian: bool
     frozen: bool
@@ -52,7 +54,7 @@ class Covariance:
         """The state at the input: raw data are not Gaussian, and no parameter has acted yet."""
         nngp, complement, var1, var2 = map(jnp.asarray, block)
         start = jnp.zeros_like(nngp) if ntk else None
-        return cls(nngp, complement, var1, var2, start, (), signal, gaussian=False, frozen=False)
+        return cls(nngp, complement, var1, var2, start, (), (), signal, gaussian=False, frozen=False)
 
     @property
     def pair(self) -> Pair:

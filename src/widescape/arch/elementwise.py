@@ -26,6 +26,11 @@ class Elementwise(Layer):
     kinked: bool = False
     """Whether `phi` has points without a derivative."""
 
+    @property
+    def label(self) -> str:
+        """The layer in a few words, for messages."""
+        return type(self).__name__
+
     @abstractmethod
     def phi(self, x: jax.Array) -> jax.Array:
         """The function, entry by entry."""
@@ -55,6 +60,7 @@ class Elementwise(Layer):
             var2=var2,
             ntk=None if cov.ntk is None else cov.ntk * dual.tdot,
             errors=cov.errors if dual.error is None else (*cov.errors, dual.error),
+            sources=cov.sources if dual.error is None else (*cov.sources, self.label),
             gaussian=False,
         )
 

@@ -104,7 +104,7 @@ class Limit:
         inputs = _padded(input_block(x1, x2, var1, var2), pad)
         end = call_in_float64(self._propagate, inputs)
         out1, out2 = end.var1, end.var2
-        self._check(end.errors, out1, out2)
+        self._check(end, out1, out2)
         n1, n2 = size
         parts = {name: getattr(end, name)[:n1, :n2] for name in self.get}
         if x2 is None:
@@ -135,15 +135,14 @@ class Limit:
             cov = _run_stage([jnp.asarray(s, self.dtype) for s in scales], cov, structure=structure)
         return cov
 
-    def _check(self, errors: tuple[Any, ...], *outputs: Any) -> None:
+    def _check(self, end: Covariance, *outputs: Any) -> None:
         if not all(np.isfinite(v).all() for v in outputs):
             raise NonFiniteError(_OVERFLOW.format(name="output variance", dtype=self.dtype))
         rtol = QUADRATURE_RTOL[self.dtype]
-        numerical = [layer for layer in walk(self.layer) if layer.numerical]
-        for layer, error in zip(numerical, errors, strict=True):
+        for source, error in zip(end.sources, end.errors, strict=True):
             if not error <= rtol:
                 raise QuadratureError(
-                    f"{layer!r}: its Gaussian integral is off by up to {float(error):.1e} relative at the variances "
+                    f"{source}: its Gaussian integral is off by up to {float(error):.1e} relative at the variances "
                     f"that reach it, more than {rtol:.0e}. Raise `deg`, give the `kinks` of the function, "
                     "give its `dual`, or lower `w_std` before it."
                 )

@@ -48,9 +48,9 @@ class Activation(Elementwise):
         object.__setattr__(self, "kinks", tuple(float(k) for k in self.kinks))
 
     @property
-    def numerical(self) -> bool:  # type: ignore[override]
-        """True without a formula of the user."""
-        return self.dual is None
+    def label(self) -> str:
+        """With the name of the function, where it has one."""
+        return f"Activation({getattr(self.fn, '__name__', self.fn)})"
 
     @property
     def kinked(self) -> bool:  # type: ignore[override]
@@ -91,7 +91,6 @@ def _user_dual(pair: Pair, function: Callable[..., jax.Array]) -> Dual:
 class _Smooth(Elementwise):
     """Smooth functions without a closed form, by Hermite series."""
 
-    numerical = True
     pair_arrays = 6
     deg: int
 

@@ -61,9 +61,10 @@ def finite_only(default: Any = dataclasses.MISSING) -> Any:
 
 
 def scales_of(layer: Any) -> dict[str, Any]:
-    """The scales of one layer by name, those that are None left out."""
-    held = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer) if f.metadata.get("scale")}
-    return {name: value for name, value in held.items() if value is not None}
+    """The scales of one layer by name; those that may be None and are so are left out."""
+    fields = [f for f in dataclasses.fields(layer) if f.metadata.get("scale")]
+    held = {f.name: (getattr(layer, f.name), f.default) for f in fields}
+    return {name: value for name, (value, default) in held.items() if value is not None or default is not None}
 
 
 def split(layer: Any) -> tuple[Any, list[Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import jax
@@ -164,6 +164,8 @@ def _check_layer(layer: Any, owner: str) -> None:
             else "wrap functions in Activation."
         )
         raise TypeError(f"{owner} takes layers, but got {layer!r}; {hint}")
+    if not is_dataclass(layer):
+        raise TypeError(f"{owner}: {type(layer).__name__} must be decorated with @dataclass(frozen=True).")
 
 
 @contextmanager

@@ -180,7 +180,10 @@ class System:
         if vector.shape != (size,):
             raise ShapeError(f"`{name}` has shape {vector.shape}; it must be a flat vector of {size} entries.")
         checks.all_finite(vector, name)
-        return vector.astype(self.flat.dtype)
+        with np.errstate(over="ignore"):
+            converted = vector.astype(self.flat.dtype)
+        checks.all_finite(converted, name)
+        return converted
 
     def _checked_targets(self, y: Any) -> np.ndarray:
         targets, shape = np.asarray(y), self._shape
