@@ -448,6 +448,20 @@ def test_overflow_is_an_error_and_not_a_nan():
         fc(arch.Exp(), depth=3).kernel(20 * X)
 
 
+@pytest.mark.parametrize("size", [1e160, 1e90])
+def test_inputs_whose_variances_would_overflow_are_refused(size):
+    with pytest.raises(NonFiniteError, match="overflow"):
+        fc(arch.Erf()).kernel(size * X)
+
+
+def test_small_inputs_keep_their_relative_accuracy():
+    for activation in (arch.Relu(), arch.Erf(), arch.Sin(), arch.Gelu()):
+        x = np.array([[1.0, 2.0, 0.5], [0.3, -1.0, 1.0]])
+        net = fc(activation, depth=1, b_std=None)
+        tiny = net.kernel(1e-7 * x).nngp / 1e-14
+        np.testing.assert_allclose(tiny, net.kernel(1e-6 * x).nngp / 1e-12, rtol=1e-9)
+
+
 def test_sign_warns_that_it_blocks_the_tangent_kernel():
     with pytest.warns(NonSmoothWarning, match="derivative is 0"):
         fc(arch.Sign(), depth=1).kernel(X + np.eye(2, 3))

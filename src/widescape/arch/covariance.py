@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widescape.arch.spec import Signal
+from widescape.core.errors import NonFiniteError
 from widescape.duals import Pair
 from widescape.duals.angle import safe_sqrt
 
@@ -76,11 +77,19 @@ class InputBlock(NamedTuple):
 
 
 def variances(x: np.ndarray) -> np.ndarray:
-    """|x_i|^2 / d of flattened rows, (n,); summed row by row, so equal rows get equal results."""
+    """|x_i|^2 / d of flattened rows, (n,); summed row by row, so equal rows get equal results.
+
+    Raises:
+        NonFiniteError: a product of variances would overflow.
+    """
     rows = x.reshape(len(x), -1)
     step = max(1, _CHUNK // rows.shape[1])
-    parts = [np.square(rows[i : i + step]).sum(axis=1) for i in range(0, len(rows), step)]
-    return np.concatenate(parts) / rows.shape[1]
+    with np.errstate(over="ignore"):
+        parts = [np.square(rows[i : i + step]).sum(axis=1) for i in range(0, len(rows), step)]
+    var = np.concatenate(parts) / rows.shape[1]
+    if var.max() > np.finfo(rows.dtype).max ** 0.5 / 1e3:
+        raise NonFiniteError(f"inputs are so large that products of variances overflow in {rows.dtype}; scale them.")
+    return var
 
 
 def input_block(x1: np.ndarray, x2: np.ndarray | None, var1: np.ndarray, var2: np.ndarray) -> InputBlock:

@@ -1,5 +1,6 @@
 """Arithmetic on PyTrees of arrays, leaf by leaf."""
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -23,7 +24,8 @@ def scale(factor: Any, tree: Any) -> Any:
 
 def dot(a: Any, b: Any) -> jax.Array:
     """The inner product: the sum over leaves and entries of a * b."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)), start=jnp.zeros(()))
+    products = jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b))
+    return reduce(jnp.add, products) if products else jnp.zeros(())
 
 
 def norm(tree: Any) -> jax.Array:

@@ -65,10 +65,13 @@ def sine(pair: Pair, a: jax.Array | float, b: jax.Array | float, c: jax.Array | 
 
     T = (a^2/2) (exp(-b^2 E[(u-v)^2]/2) - cos(2c) exp(-b^2 E[(u+v)^2]/2)).
     """
-    near = jnp.exp(-(b**2) * pair.gap / 2)
-    far = jnp.cos(2 * jnp.asarray(c)) * jnp.exp(-(b**2) * pair.opposite_gap / 2)
-    half = a**2 / 2
-    return Dual(half * (near - far), half * b**2 * (near + far))
+    near, far = jnp.exp(-(b**2) * pair.gap / 2), jnp.exp(-(b**2) * pair.opposite_gap / 2)
+    exponent = 2 * b**2 * pair.q12  # near = far exp(exponent); their difference cancels where it is small
+    small = jnp.abs(exponent) < 1
+    difference = jnp.where(small, far * jnp.expm1(jnp.where(small, exponent, 0)), near - far)
+    half, phase = a**2 / 2, jnp.asarray(c)
+    t = half * (difference + 2 * jnp.sin(phase) ** 2 * far)
+    return Dual(t, half * b**2 * (near + jnp.cos(2 * phase) * far))
 
 
 def rbf(pair: Pair, gamma: jax.Array | float) -> Dual:
