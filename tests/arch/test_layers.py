@@ -163,6 +163,21 @@ def test_init_replaces_every_hidden_width_but_not_the_output(key):
     assert net.apply(params, X.astype("float32")).shape == (3, 3)
 
 
+def test_hidden_widths_inside_frozen_parts_are_replaced_too(key):
+    dense = arch.Dense
+    for net, expected in (
+        (arch.Sequential(dense(3), arch.Relu(), arch.Frozen(dense(1))), [(5, 7), (7, 1)]),
+        (
+            arch.Sequential(
+                arch.Frozen(arch.Sequential(dense(3), arch.Relu(), dense(4))), arch.Identity(), arch.Relu(), dense(1)
+            ),
+            [(5, 7), (7, 7), (7, 1)],
+        ),
+    ):
+        params = net.init(key, (5,), width=7)
+        assert [leaf.shape for leaf in jax.tree.leaves(params)] == expected
+
+
 def test_named_keys_make_the_parameters_of_a_layer_independent_of_what_follows(key):
     short = arch.Sequential(arch.Dense(8), arch.Relu(), arch.Dense(1)).init(key, (4,))
     long = arch.Sequential(arch.Dense(8), arch.Relu(), arch.Dense(5), arch.Relu(), arch.Dense(1)).init(key, (4,))

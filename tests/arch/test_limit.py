@@ -434,6 +434,48 @@ def test_a_series_that_is_too_short_is_refused_with_what_to_do():
         kinked.kernel(X)
 
 
+def test_a_series_over_a_function_that_is_not_smooth_enough_is_refused():
+    for rough in (lambda z: jax.nn.relu(z) ** 2, lambda z: jnp.sin(126 * z)):
+        with pytest.raises(QuadratureError, match="Activation"):
+            fc(arch.Activation(rough, deg=300), depth=1).kernel(X)
+
+
+def test_numerical_kernels_say_how_accurate_they_are():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    assert fc().kernel(x).quadrature_error is None
+    kernel = fc(arch.Tanh(), depth=1, w_std=1.0).kernel(x)
+    assert 0 <= kernel.quadrature_error < 1e-6
+    assert "quadrature" in kernel.evidence("ntk").note
+    with jax.enable_x64(True):
+        traced = jax.jit(fc(arch.Tanh(), w_std=30.0).kernel)(jnp.asarray(x))
+    assert traced.quadrature_error > 1e-3
+
+
+def test_a_second_gradient_compiles_nothing(caplog):
+    net = fc(depth=1)
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda a: net.kernel(a).ntk.sum())
+        gradient(jnp.asarray(x))
+        with caplog.at_level(logging.WARNING), jax.log_compiles(True):
+            gradient(jnp.asarray(x + 1))
+    assert [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()] == []
+
+
+def test_frozen_networks_are_compiled_in_stages_like_others():
+    inner = arch.fc(depth=3, width=4, n_out=1, activation=arch.Gelu())
+    assert len(arch.Frozen(inner).stages()) == len(inner.stages()) == 4
+    assert len(arch.Sequential(arch.Frozen(inner), arch.Identity()).stages()) >= 4
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    np.testing.assert_allclose(arch.Frozen(inner).kernel(x).nngp, inner.kernel(x).nngp, rtol=1e-14)
+    assert not arch.Frozen(inner).kernel(x).ntk.any()
+
+
+def test_precisions_may_be_given_as_dtypes():
+    assert fc().kernel(X, dtype=np.float64).ntk.dtype == np.float64
+    assert fc().kernel(X, dtype=jnp.float32).ntk.dtype == np.float32
+
+
 def test_a_users_formula_replaces_quadrature_and_gets_its_slope_by_differentiation():
     x = np.random.default_rng(0).normal(size=(3, 4))
     by_formula = arch.Activation(lambda z: z**2, dual=lambda q11, q12, q22: q11 * q22 + 2 * q12**2)

@@ -78,9 +78,9 @@ class Layer(ABC):
         """The parts that are compiled one by one and run in turn; together they are this layer."""
         return (self,)
 
-    def with_hidden_width(self, width: int) -> "Layer":
-        """The same architecture with every hidden width replaced; a lone layer has none."""
-        checks.count(width, "width", type(self).__name__)
+    def with_hidden_width(self, width: int, *, is_last: bool = True) -> "Layer":
+        """The same architecture with every hidden width replaced: all but the last one, if it comes last itself."""
+        del width, is_last
         return self
 
     def init(
@@ -101,6 +101,8 @@ class Layer(ABC):
             ShapeError: a layer does not fit its input; the message names the layer.
         """
         shape = _input_shape(input_shape)
+        if width is not None:
+            checks.count(width, "width", "init")
         network = self if width is None else self.with_hidden_width(width)
         signal = Signal.of_input(shape)
         network.out(signal)

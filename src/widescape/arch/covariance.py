@@ -126,6 +126,7 @@ def _normalized(x: np.ndarray, var: np.ndarray) -> np.ndarray:
     return rows / np.where(norm > 0, norm, 1)[:, None]
 
 
+@jax.jit
 def traced_input_block(x1: jax.Array, x2: jax.Array | None) -> InputBlock:
     """The same moments as JAX operations, always from differences; differentiable in x1 and x2."""
     rows1 = x1.reshape(x1.shape[0], -1)

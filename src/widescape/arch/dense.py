@@ -1,6 +1,6 @@
 """The fully connected layer in its three parameterizations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -58,6 +58,9 @@ class Dense(Layer):
             checks.count(self.base_width, "base_width", "Dense")
             if self.param != "standard":
                 raise ValueError("Dense: `base_width` belongs to param='standard'; the NTK parameterization has none.")
+
+    def with_hidden_width(self, width: int, *, is_last: bool = True) -> Layer:
+        return self if is_last else replace(self, width=width)
 
     def out(self, signal: Signal) -> Signal:
         if len(signal.shape) != 1:

@@ -20,7 +20,7 @@ from widescape.arch.covariance import (
 from widescape.arch.spec import Signal, merge, split, split_slots
 from widescape.core import checks
 from widescape.core.errors import NonFiniteError, NonSmoothWarning, QuadratureError, ShapeError
-from widescape.core.evidence import EXACT
+from widescape.core.evidence import EXACT, Evidence
 from widescape.core.precision import call_in_float64, is_traced, require_traced_float64
 from widescape.core.result import Result, quantity
 
@@ -46,14 +46,19 @@ class Kernel(Result):
     source = "lee2020finite; jacot2018neural"
     nngp: Any = quantity(EXACT, "NNGP kernel E[f(x) f(x')], (n1, n2)", default=None)
     ntk: Any = quantity(EXACT, "neural tangent kernel, (n1, n2)", default=None)
+    quadrature_error: Any = quantity(
+        EXACT,
+        "largest error estimate of a numerical integral on the way, relative; None with closed forms only",
+        default=None,
+    )
     var1: Any = quantity(EXACT, "output variance of the first batch, (n1,)")
     var2: Any = quantity(EXACT, "output variance of the second batch, (n2,)")
 
 
 jax.tree_util.register_pytree_node(
     Kernel,
-    lambda k: ((k.nngp, k.ntk, k.var1, k.var2), None),
-    lambda _, parts: Kernel(nngp=parts[0], ntk=parts[1], var1=parts[2], var2=parts[3]),
+    lambda k: ((k.nngp, k.ntk, k.quadrature_error, k.var1, k.var2), None),
+    lambda _, parts: Kernel(nngp=parts[0], ntk=parts[1], quadrature_error=parts[2], var1=parts[3], var2=parts[4]),
 )
 
 
@@ -81,7 +86,6 @@ class Limit:
             raise ValueError("`get` is empty; choose 'nngp', 'ntk' or both.")
         for name in wanted:
             checks.choice(name, "get", Get)
-        checks.choice(str(dtype), "dtype", Dtype)
         signal = Signal.of_input(shape)
         layer.out(signal)
         _check_tractable(split(layer)[0], signal, "ntk" in wanted)
@@ -109,7 +113,8 @@ class Limit:
         parts = {name: getattr(end, name)[:n1, :n2] for name in self.get}
         if x2 is None:
             parts = {name: _mirrored(part) for name, part in parts.items()}
-        kernel = Kernel(**parts, var1=out1[:n1], var2=out2[:n2])
+        error = max(map(float, end.errors)) if end.errors else None
+        kernel = with_error(Kernel(**parts, var1=out1[:n1], var2=out2[:n2]), error)
         for name in self.get:
             if not np.isfinite(getattr(kernel, name)).all():
                 raise NonFiniteError(_OVERFLOW.format(name=name, dtype=self.dtype))
@@ -126,7 +131,8 @@ class Limit:
             inputs = input_block(x1, x2, var1, var1 if x2 is None else variances(x2))
         end = self._propagate(inputs)
         parts = {name: getattr(end, name) for name in self.get}
-        return Kernel(**parts, var1=end.var1, var2=end.var2)
+        error = jnp.max(jnp.stack(end.errors)) if end.errors else None
+        return Kernel(**parts, quadrature_error=error, var1=end.var1, var2=end.var2)
 
     def _propagate(self, inputs: InputBlock) -> Covariance:
         cov = Covariance.of_input(inputs, self.signal, ntk="ntk" in self.get)
@@ -156,9 +162,10 @@ _OVERFLOW = (
 
 def kernel(layer: "Layer", x1: Any, x2: Any, get: Any, dtype: Any) -> Kernel:
     """Kernels of `layer` between two batches; the work behind `Layer.kernel`."""
-    x1 = checks.batch(x1, "x1", dtype=str(dtype))
+    dtype = precision_name(dtype)
+    x1 = checks.batch(x1, "x1", dtype=dtype)
     if x2 is not None:
-        x2 = checks.batch(x2, "x2", dtype=str(dtype))
+        x2 = checks.batch(x2, "x2", dtype=dtype)
         same_features(x1, x2)
     limit = Limit.of(layer, x1.shape[1:], get, dtype)
     if is_traced(x1, x2, split(layer)[1]):
@@ -166,6 +173,22 @@ def kernel(layer: "Layer", x1: Any, x2: Any, get: Any, dtype: Any) -> Kernel:
     var1 = variances(x1)
     var2 = var1 if x2 is None else variances(x2)
     return limit.block(x1, x2, var1, var2, pad=(bucket(len(var1)), bucket(len(var2))))
+
+
+def precision_name(dtype: Any) -> Dtype:
+    """The name of a dtype, however it is given; refuses all but the two precisions of kernels."""
+    name: Any = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    checks.choice(name, "dtype", Dtype)
+    checked: Dtype = name
+    return checked
+
+
+def with_error(kernel: Kernel, error: float | None) -> Kernel:
+    """The kernel with the error of its numerical integrals, if there were any, behind its entries."""
+    if error is None:
+        return kernel
+    stands = dict.fromkeys(("nngp", "ntk"), Evidence("exact", note=f"by quadrature, relative error about {error:.0e}"))
+    return dataclasses.replace(kernel, quadrature_error=error, stands=stands)
 
 
 def same_features(x1: Any, x2: Any) -> None:

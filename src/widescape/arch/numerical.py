@@ -112,7 +112,7 @@ class _Smooth(Elementwise):
 class Tanh(_Smooth):
     """tanh(x); `deg` terms of a Hermite series."""
 
-    deg: int = 128
+    deg: int = 256
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(x)
@@ -122,7 +122,7 @@ class Tanh(_Smooth):
 class Sigmoid(_Smooth):
     """1 / (1 + exp(-x)); `deg` terms of a Hermite series."""
 
-    deg: int = 64
+    deg: int = 128
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(x)
@@ -132,7 +132,7 @@ class Sigmoid(_Smooth):
 class Softplus(_Smooth):
     """log(1 + exp(x)); `deg` terms of a Hermite series."""
 
-    deg: int = 64
+    deg: int = 128
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.softplus(x)
@@ -142,7 +142,7 @@ class Softplus(_Smooth):
 class Silu(_Smooth):
     """x / (1 + exp(-x)); `deg` terms of a Hermite series."""
 
-    deg: int = 64
+    deg: int = 128
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(x)

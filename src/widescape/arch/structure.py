@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import jax
@@ -10,8 +10,8 @@ import jax
 from widescape.arch.base import Layer, Params
 from widescape.arch.covariance import Covariance
 from widescape.arch.dense import Dense
+from widescape.arch.limit import walk
 from widescape.arch.spec import Signal
-from widescape.core import checks
 from widescape.core.errors import NonGaussianInputError, NotTractableError, ShapeError
 from widescape.core.random import named_key
 
@@ -60,8 +60,11 @@ class Frozen(Layer):
     def children(self) -> tuple[Layer, ...]:
         return (self.layer,)
 
-    def with_hidden_width(self, width: int) -> Layer:
-        return Frozen(self.layer.with_hidden_width(width))
+    def stages(self) -> tuple[Layer, ...]:
+        return tuple(Frozen(stage) for stage in self.layer.stages())
+
+    def with_hidden_width(self, width: int, *, is_last: bool = True) -> Layer:
+        return Frozen(self.layer.with_hidden_width(width, is_last=is_last))
 
     def out(self, signal: Signal) -> Signal:
         return self.layer.out(signal)
@@ -111,15 +114,19 @@ class Sequential(Layer):
         # time grows much faster than its depth. One program per nonlinearity is also shared between depths.
         parts: list[list[Layer]] = [[]]
         for layer in self.layers:
-            parts[-1].append(layer)
-            if layer.ends_stage:
-                parts.append([])
+            inner = layer.stages()
+            for stage in inner:
+                parts[-1].append(stage)
+                if layer.ends_stage or len(inner) > 1:
+                    parts.append([])
         return tuple(Sequential(*part) for part in parts if part)
 
-    def with_hidden_width(self, width: int) -> Layer:
-        checks.count(width, "width", "Sequential")
-        last = max((i for i, layer in enumerate(self.layers) if isinstance(layer, Dense)), default=-1)
-        return Sequential(*(_widened(layer, width) if i != last else layer for i, layer in enumerate(self.layers)))
+    def with_hidden_width(self, width: int, *, is_last: bool = True) -> Layer:
+        wide = [i for i, layer in enumerate(self.layers) if any(isinstance(part, Dense) for part in walk(layer))]
+        last = wide[-1] if wide else -1
+        return Sequential(
+            *(layer.with_hidden_width(width, is_last=is_last and i == last) for i, layer in enumerate(self.layers))
+        )
 
     def out(self, signal: Signal) -> Signal:
         for i, layer in enumerate(self.layers):
@@ -150,10 +157,6 @@ class Sequential(Layer):
             with _naming(i, layer):
                 cov = layer.limit(cov)
         return cov
-
-
-def _widened(layer: Layer, width: int) -> Layer:
-    return replace(layer, width=width) if isinstance(layer, Dense) else layer.with_hidden_width(width)
 
 
 def _check_layer(layer: Any, owner: str) -> None:

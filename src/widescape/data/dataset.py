@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from widescape.core import checks
-from widescape.core.errors import ShapeError
+from widescape.core.errors import DataError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,11 @@ def standardize(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...
     """All arrays minus the mean of `train`, over its standard deviation: one number each, over all entries.
 
     Raises:
-        ValueError: `train` is constant.
+        DataError: `train` is constant.
     """
     for array in (train, *others):
         checks.all_finite(np.asarray(array), "train and others")
     mean, std = float(train.mean()), float(train.std())
     if std <= np.finfo(np.float64).eps * len(train) * abs(mean):
-        raise ValueError(f"`train` is constant ({mean:.3g}); it cannot be standardized.")
+        raise DataError(f"`train` is constant ({mean:.3g}); it cannot be standardized.")
     return tuple((array - mean) / std for array in (train, *others))

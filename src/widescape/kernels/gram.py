@@ -11,7 +11,7 @@ import numpy as np
 
 from widescape.arch.base import Layer
 from widescape.arch.covariance import variances
-from widescape.arch.limit import Dtype, Get, Kernel, Limit, bucket, same_features, walk
+from widescape.arch.limit import Dtype, Get, Kernel, Limit, bucket, precision_name, same_features, walk, with_error
 from widescape.core import checks
 from widescape.core.blas import serial_blas
 from widescape.core.errors import MemoryBudgetError
@@ -124,8 +124,9 @@ def gram(
 
 
 def _check(net: Layer, x1: Any, x2: Any, get: Any, dtype: Any) -> _Job:
-    first = checks.batch(x1, "x1", dtype=str(dtype))
-    second = None if x2 is None else checks.batch(x2, "x2", dtype=str(dtype))
+    dtype = precision_name(dtype)
+    first = checks.batch(x1, "x1", dtype=dtype)
+    second = None if x2 is None else checks.batch(x2, "x2", dtype=dtype)
     for array, name in ((first, "x1"), (second, "x2")):
         if array is not None and not isinstance(array, np.ndarray):
             raise TypeError(f"`{name}` is traced by JAX; use `net.kernel` inside of transformations, `gram` outside.")
@@ -224,11 +225,14 @@ def _fill(job: _Job, plan: GramPlan, progress: bool | None) -> tuple[Kernel, dic
     tiles = list(_tiles(rows, columns, plan.tile, plan.symmetric))
     pad = (max(bucket(b - a) for (a, b), _ in tiles), max(bucket(d - c) for _, (c, d) in tiles))
 
+    errors: list[float | None] = []
+
     def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> None:
         (a, b), (c, d) = tile
         diagonal = plan.symmetric and a == c
         block = job.limit.block(job.x1[a:b], None if diagonal else x2[c:d], var1[a:b], var2[c:d], pad)
         out1[a:b], out2[c:d] = block.var1, block.var2
+        errors.append(block.quadrature_error)
         for name, output in outputs.items():
             part = getattr(block, name)
             output[a:b, c:d] = part
@@ -244,4 +248,4 @@ def _fill(job: _Job, plan: GramPlan, progress: bool | None) -> tuple[Kernel, dic
             pool.shutdown(cancel_futures=True)
             raise
     kernel = Kernel(nngp=outputs.get("nngp"), ntk=outputs.get("ntk"), var1=out1, var2=out2)
-    return kernel, outputs
+    return with_error(kernel, max((e for e in errors if e is not None), default=None)), outputs

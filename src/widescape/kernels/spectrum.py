@@ -80,7 +80,7 @@ def spectrum(gram_matrix: Any) -> GramSpectrum:
     Raises:
         ShapeError, ValueError, DtypeError: not a finite symmetric matrix of real numbers.
 
-    Cost: about 4/3 n^3 flops; one copy of the matrix.
+    Cost: about 4/3 n^3 flops; two copies of the matrix.
 
     Example:
         >>> spectrum(np.diag([4.0, 1.0])).condition_number

@@ -70,7 +70,8 @@ class GP:
     Warns:
         ConditioningWarning: the condition number is above 1e12 (1e6 if `K` came as float32).
 
-    Cost: m^3/3 flops once and one copy of `K`; then 2 m^2 C for the weights, m C per test mean, m^2 per test variance.
+    Cost: m^3/3 flops once, holding up to two matrices of the size of `K` and keeping one; then 2 m^2 C for the
+    weights, m C per test mean, m^2 per test variance.
 
     Example:
         >>> gp = GP(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([1.0, 0.0]))
@@ -152,7 +153,7 @@ class GP:
 
         residual_i = (G^-1 y)_i / (G^-1)_ii and variance_i = 1 / (G^-1)_ii. The regularizer stays that of all data.
 
-        Cost: m^3/3 flops for the diagonal of the inverse, and one copy of the factor.
+        Cost: m^3/3 flops for the diagonal of the inverse, and up to three matrices of its size.
         """
         with threads_for(len(self.y)):
             inverse, info = linalg.lapack.dtrtri(self._factor, lower=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from widescape import arch, kernels, predict
 from widescape.core.chart import Chart, Marker, Series
-from widescape.core.errors import MemoryBudgetError
+from widescape.core.memory import available_bytes
 from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.data import standardize
@@ -128,7 +128,7 @@ def _size(net: arch.Sequential, context: Context, watch: Stopwatch) -> tuple[int
     budget = 0.7 * context.budget - watch.seconds  # the rest is for sampling noise of the timing and for drawing
     # A few sizes only, so that runs with the same seed mostly meet the same one.
     sizes = [n for n in _LADDER if n < most_train] + [most_train]
-    fitting = [n for n in sizes if _predicted_seconds(n, n_test, probe, seconds) <= budget and _fits(net, context, n)]
+    fitting = [n for n in sizes if _predicted_seconds(n, n_test, probe, seconds) <= budget and _fits(n)]
     n_train = fitting[-1] if fitting else sizes[0]
     if n_train == most_train:
         return n_train, n_test, f"{whole}; that fits the budget of {context.budget:.0f} seconds."
@@ -141,7 +141,7 @@ def _size(net: arch.Sequential, context: Context, watch: Stopwatch) -> tuple[int
 
 def _run_probe(net: arch.Sequential, context: Context, n: int) -> tuple[float, float]:
     """Seconds of one Gram matrix (both kernels, and float32) and of one factorization, of `n` examples."""
-    x = standardize(context.data.x_train[:n])[0]
+    x = context.data.subset(n, 1, seed=context.seed).x_train + 1e-3  # blank images take as long as others
     watch = Stopwatch()
     kernel = kernels.gram(net, x, get=("nngp", "ntk"), progress=False)
     kernels.gram(net, x, get="nngp", dtype="float32", progress=False)
@@ -163,14 +163,9 @@ def _predicted_seconds(n: int, n_test: int, probe: int, seconds: tuple[float, fl
     return kernel * pairs + factor * factorizations * cubes
 
 
-def _fits(net: arch.Sequential, context: Context, n: int) -> bool:
-    """Whether the Gram matrices of `n` examples fit the memory, with copies for factorizations."""
-    example = np.zeros((1, *context.data.x_train.shape[1:]))
-    try:
-        plan = kernels.gram(net, np.broadcast_to(example, (n, *example.shape[1:])), get=("nngp", "ntk"), plan=True)
-    except MemoryBudgetError:
-        return False
-    return 3 * plan.output_bytes <= plan.budget_bytes
+def _fits(n: int) -> bool:
+    """Whether two Gram matrices of `n` examples fit the memory, with copies for factorizations."""
+    return 3 * 2 * 8 * n * n <= available_bytes() // 2
 
 
 def _difference(work: _Work, paths: dict[str, predict.RegularizerCurve]) -> predict.PairedDifference:
