@@ -57,6 +57,11 @@ class Layer(ABC):
         del key, signal, dtype
         return ()
 
+    def spreads(self, signal: Signal) -> Any:
+        """The variances with which `parameters` are drawn, in their structure."""
+        del signal
+        return ()
+
     @abstractmethod
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         """The finite layer on a batch `h` (n, *signal.shape)."""
@@ -111,6 +116,24 @@ class Layer(ABC):
             with jax.enable_x64(True):
                 return network.parameters(key, signal, dtype)
         return network.parameters(key, signal, dtype)
+
+    def initial_variances(self, input_shape: tuple[int, ...], *, width: int | None = None) -> Any:
+        """The variance with which each parameter is drawn: 1 in the NTK parameterization.
+
+        The bridge between parameterizations: a learning rate of eta in the NTK parameterization is eta times the
+        variance in another, and weight decay is decay divided by it (lee2020finite, layer-wise decay).
+
+        Args:
+            input_shape: shape of one example.
+            width: replaces every hidden width, if given.
+
+        Returns:
+            a PyTree like that of `init`, with one float for each array.
+        """
+        network = self if width is None else self.with_hidden_width(width)
+        signal = Signal.of_input(_input_shape(input_shape))
+        network.out(signal)
+        return network.spreads(signal)
 
     def apply(self, params: Params, x: Any) -> jax.Array:
         """The finite network's output.

@@ -78,12 +78,21 @@ class Dense(Layer):
         fan_in = signal.size
         w = jax.random.normal(weight_key, (fan_in, self.width), dtype)
         if self.param == "standard":
-            base = fan_in if self.base_width is None or signal.base is None else signal.base
-            w = w * jnp.asarray(self.w_std / base**0.5, dtype)
+            w = w * jnp.asarray(self.w_std / self._base(signal) ** 0.5, dtype)
         if self.b_std is None:
             return {"w": w}
         b = jax.random.normal(bias_key, (self.width,), dtype)
         return {"w": w, "b": b * jnp.asarray(self.b_std, dtype) if self.param == "standard" else b}
+
+    def spreads(self, signal: Signal) -> Any:
+        weight = 1.0 if self.param == "ntk" else self.w_std**2 / self._base(signal)
+        if self.b_std is None:
+            return {"w": weight}
+        return {"w": weight, "b": 1.0 if self.param == "ntk" else self.b_std**2}
+
+    def _base(self, signal: Signal) -> int:
+        """The N of the standard parameterizations."""
+        return signal.size if self.base_width is None or signal.base is None else signal.base
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         w = params["w"]

@@ -72,6 +72,9 @@ class Frozen(Layer):
     def parameters(self, key: jax.Array, signal: Signal, dtype: Any) -> Params:
         return self.layer.parameters(key, signal, dtype)
 
+    def spreads(self, signal: Signal) -> Any:
+        return self.layer.spreads(signal)
+
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         return self.layer.forward(jax.lax.stop_gradient(params), h, signal)
 
@@ -140,6 +143,13 @@ class Sequential(Layer):
             params.append(layer.parameters(named_key(key, i), signal, dtype))
             signal = layer.out(signal)
         return tuple(params)
+
+    def spreads(self, signal: Signal) -> Any:
+        variances = []
+        for layer in self.layers:
+            variances.append(layer.spreads(signal))
+            signal = layer.out(signal)
+        return tuple(variances)
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         if len(params) != len(self.layers):

@@ -50,6 +50,10 @@ class ResultFormatError(WidescapeError, ValueError):
     """A file does not hold a result that this version can read."""
 
 
+class CheckpointError(WidescapeError, ValueError):
+    """A checkpoint is damaged, or belongs to another run."""
+
+
 class IllConditionedError(WidescapeError, np.linalg.LinAlgError):
     """A matrix is not positive definite to working precision.
 

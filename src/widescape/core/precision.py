@@ -10,6 +10,7 @@ The scope is thread-local in JAX: enter it again in each thread, and never yield
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import jax
@@ -29,6 +30,11 @@ def call_in_float64(function: Callable[..., T], *args: Any) -> T:
     """Run ``function(*args)`` with double precision enabled; arrays of the outcome become NumPy arrays."""
     with jax.enable_x64(True):
         return jax.tree.map(np.asarray, function(*args))
+
+
+def double_scope(double: bool) -> AbstractContextManager[Any]:
+    """A scope with double precision enabled, or the one we are in."""
+    return jax.enable_x64(True) if double else nullcontext()
 
 
 def has_float64(*trees: Any) -> bool:

@@ -120,6 +120,26 @@ class System:
         z = self._vector(z, "z", self.num_examples * self.num_outputs)
         return self._run("vjp", w, z)
 
+    @property
+    def double(self) -> bool:
+        """Whether everything is computed in float64, whatever the process-wide flag says."""
+        return self._double
+
+    @property
+    def params(self) -> Any:
+        """The parameters, as the PyTree in which they came."""
+        return self.unravel(self.flat)
+
+    @property
+    def x(self) -> Any:
+        """The inputs, as NumPy arrays."""
+        return jax.tree.map(np.asarray, self._x)
+
+    @property
+    def y(self) -> np.ndarray | None:
+        """The targets, or None."""
+        return None if self._y is None else np.asarray(self._y)
+
     # What the methods above compute, as functions of flat vectors and data. Data are arguments and not
     # constants of the compiled programs, so they are held once and never embedded.
 
@@ -130,15 +150,10 @@ class System:
         return ((self._outputs(w, x, y) - y) * self._weight**0.5).reshape(-1)
 
     def _loss(self, w: Any, x: Any, y: Any) -> jax.Array:
-        if self.loss == "square":
-            return jnp.sum(self._residual(w, x, y) ** 2) / 2
         return self._weight * jnp.sum(self._losses(w, x, y))
 
     def _losses(self, w: Any, x: Any, y: Any) -> jax.Array:
-        """One loss per example, for losses other than the square."""
-        per_example: Any = _cross_entropy if self.loss == "cross_entropy" else self.loss
-        losses: jax.Array = jax.vmap(per_example)(self._outputs(w, x, y), y)
-        return losses
+        return losses_of(self.loss, self._outputs(w, x, y), y)
 
     def _grad(self, w: Any, x: Any, y: Any) -> jax.Array:
         return jax.grad(self._loss)(w, x, y)
@@ -249,6 +264,15 @@ def _copied(tree: Any, double: bool) -> Any:
         return jnp.array(array, dtype=jnp.float64 if double and real else None)
 
     return jax.tree.map(copy, tree)
+
+
+def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
+    """The loss of each example (n,): half the squared distance to its target, cross entropy, or a function's."""
+    if loss == "square":
+        return jnp.sum((outputs - y).reshape(len(outputs), -1) ** 2, axis=1) / 2
+    per_example: Any = _cross_entropy if loss == "cross_entropy" else loss
+    losses: jax.Array = jax.vmap(per_example)(outputs, y)
+    return losses
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

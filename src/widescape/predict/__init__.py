@@ -1,5 +1,6 @@
-"""Predictions from kernels: Gaussian-process posteriors and how good they are."""
+"""Predictions from kernels: posteriors, gradient flow and descent in closed form, and how good they are."""
 
+from widescape.predict.covariances import Covariances
 from widescape.predict.curves import (
     DEFAULT_REGS,
     LearningCurve,
@@ -9,7 +10,9 @@ from widescape.predict.curves import (
     regularizer_charts,
     regularizer_curve,
 )
+from widescape.predict.descent import discrete_gd, flow
 from widescape.predict.gp import GP, LeaveOneOut, Posterior
+from widescape.predict.gradient_flow import GradientFlow, max_learning_rate, reg_path
 from widescape.predict.score import (
     ClassificationScore,
     PairedDifference,
@@ -22,16 +25,22 @@ __all__ = [
     "DEFAULT_REGS",
     "GP",
     "ClassificationScore",
+    "Covariances",
+    "GradientFlow",
     "LearningCurve",
     "LeaveOneOut",
     "PairedDifference",
     "Posterior",
     "RegularizerCurve",
     "classification_score",
+    "discrete_gd",
+    "flow",
     "learning_charts",
     "learning_curve",
+    "max_learning_rate",
     "one_hot",
     "paired_difference",
+    "reg_path",
     "regularizer_charts",
     "regularizer_curve",
 ]

@@ -13,8 +13,10 @@ from widescape.core.blas import threads_for
 from widescape.core.errors import ConditioningWarning, IllConditionedError, ShapeError
 from widescape.core.evidence import EXACT
 from widescape.core.result import Result, quantity
+from widescape.predict.covariances import Covariances
+from widescape.predict.modes import RegScale, cross_kernel, noise_of, targets
 
-RegScale = Literal["mean_trace", "absolute"]
+Kind = Literal["nngp", "ntk", "ntkgp"]
 _CONDITION_LIMIT = {"float64": 1e12, "float32": 1e6}
 
 
@@ -46,8 +48,8 @@ class GP:
 
     With G = K + reg mean(diag K) I (``"mean_trace"``) or G = K + reg I (``"absolute"``): mean K_* G^-1 y, covariance
     K_** - K_* G^-1 K_*^T. With an NTK as `K` the mean is that of kernel ridge regression, which is gradient flow
-    with an L2 pull to the initial parameters, started at the zero function and run to its end; the covariance is
-    then that of the "NTK-GP", whose prior the NTK is, and not that of trained networks.
+    with an L2 pull to the initial parameters, started at the zero function and run to its end. What the covariance
+    is then depends on `kind`.
 
     One Cholesky factorization in float64 (LAPACK) serves every output and every method.
 
@@ -56,6 +58,9 @@ class GP:
         y: targets (m,) or (m, C).
         reg: the regularizer, not negative.
         reg_scale: whether `reg` counts in units of the mean of the diagonal of `K`, or absolutely.
+        kind: what `K` is, and so what covariances mean: ``"nngp"``, the covariance of the prior (a Bayesian network);
+            ``"ntkgp"``, the same with an NTK in this role; ``"ntk"``, the tangent kernel of an ensemble of trained
+            networks, whose initial covariance `mean_cov` takes as `prior`.
 
     Attributes:
         noise: what was added to the diagonal.
@@ -79,20 +84,21 @@ class GP:
         True
     """
 
-    def __init__(self, K: Any, y: Any, *, reg: float = 0.0, reg_scale: RegScale = "mean_trace") -> None:  # noqa: N803
+    def __init__(
+        self,
+        K: Any,  # noqa: N803
+        y: Any,
+        *,
+        reg: float = 0.0,
+        reg_scale: RegScale = "mean_trace",
+        kind: Kind = "nngp",
+    ) -> None:
+        checks.choice(kind, "kind", Kind)
         kernel = checks.square_matrix(K, "K")
-        reg = checks.number(reg, "reg", "GP")
-        checks.not_negative(reg, "reg", "GP")
-        checks.choice(reg_scale, "reg_scale", RegScale)
-        self.y = _targets(y, len(kernel))
+        self.y = targets(y, len(kernel))
+        self.noise = noise_of(kernel, reg, reg_scale, "GP")
+        self.reg, self.reg_scale, self.kind = float(reg), reg_scale, kind
         mean_diagonal = float(np.trace(kernel)) / len(kernel)
-        if mean_diagonal <= 0:
-            raise ValueError(
-                f"the mean of the diagonal of `K` is {mean_diagonal:.3g}; a kernel matrix has a positive one."
-            )
-        self.reg = reg
-        self.reg_scale = reg_scale
-        self.noise = self.reg * (mean_diagonal if reg_scale == "mean_trace" else 1.0)
         with threads_for(len(kernel)):
             self._factor, self.condition = _factorize(kernel, self.noise, mean_diagonal)
         limit = _CONDITION_LIMIT["float32" if np.asarray(K).dtype.itemsize <= 4 else "float64"]
@@ -107,8 +113,12 @@ class GP:
     @cached_property
     def weights(self) -> np.ndarray:
         """G^-1 y, shaped like y."""
+        return self.solve(self.y)
+
+    def solve(self, right: Any) -> np.ndarray:
+        """G^-1 `right`, for (m,) or (m, k). Cost: 2 m^2 k flops."""
         with threads_for(len(self.y)):
-            solution: np.ndarray = linalg.cho_solve((self._factor, True), self.y, check_finite=False)
+            solution: np.ndarray = linalg.cho_solve((self._factor, True), right, check_finite=False)
         return solution
 
     def mean(self, K_test: Any) -> np.ndarray:  # noqa: N803
@@ -123,19 +133,41 @@ class GP:
         product: np.ndarray = self._cross(K_test) @ self.weights
         return product
 
-    def mean_cov(self, K_test: Any, K_test_test: Any) -> Posterior:  # noqa: N803
+    def mean_cov(
+        self,
+        K_test: Any,  # noqa: N803
+        K_test_test: Any = None,  # noqa: N803
+        *,
+        prior: Covariances | None = None,
+    ) -> Posterior:
         """The posterior mean and covariance at test points.
 
         Args:
             K_test: kernel between test and training points, (M, m).
             K_test_test: kernel of the test points (M, M) for the covariance, or its diagonal (M,) for variances
-                alone, which costs M times less memory.
+                alone, which costs M times less memory. For the kinds ``"nngp"`` and ``"ntkgp"``.
+            prior: NNGP blocks, the covariance before training; for the kind ``"ntk"``. The covariance is then that of
+                an ensemble trained to the end, K_** + P K P^T - P K_X* - (its transpose) with P = K_* G^-1
+                (lee2019wide, equation 16).
 
         Returns:
             a `Posterior`; ``mean, cov = gp.mean_cov(...)`` works. The covariance is that of the noiseless function
             and the same for every output.
+
+        Raises:
+            ValueError: the kind needs the other one of `K_test_test` and `prior`.
+            ShapeError: blocks that do not fit.
         """
         cross = self._cross(K_test)
+        if (self.kind == "ntk") != (prior is not None) or (prior is None) == (K_test_test is None):
+            needed = "`prior`, the NNGP blocks, and no `K_test_test`" if self.kind == "ntk" else "`K_test_test` alone"
+            raise ValueError(f"for kind={self.kind!r} give {needed}.")
+        if prior is not None:
+            prior.check_sizes(*cross.shape)
+            return Posterior(mean=cross @ self.weights, cov=prior.after(self.solve(cross.T).T))
+        return self._conditioned(cross, K_test_test)
+
+    def _conditioned(self, cross: np.ndarray, K_test_test: Any) -> Posterior:  # noqa: N803
         prior = checks.real_array(K_test_test, "K_test_test")
         if prior.shape not in ((len(cross),), (len(cross), len(cross))):
             raise ShapeError(
@@ -179,21 +211,7 @@ class GP:
         return -0.5 * (fit + outputs * (log_det + len(self.y) * np.log(2 * np.pi)))
 
     def _cross(self, kernel: Any) -> np.ndarray:
-        cross = checks.real_array(kernel, "K_test")
-        if cross.ndim != 2 or cross.shape[1] != len(self.y):
-            raise ShapeError(
-                f"`K_test` has shape {cross.shape}; it must be (M, {len(self.y)}), test points by training points."
-            )
-        checks.all_finite(cross, "K_test")
-        return np.asarray(cross, np.float64)
-
-
-def _targets(y: Any, m: int) -> np.ndarray:
-    targets = checks.real_array(y, "y")
-    if targets.ndim not in (1, 2) or len(targets) != m or targets.size == 0:
-        raise ShapeError(f"`y` has shape {targets.shape}, but `K` has {m} training points; give ({m},) or ({m}, C).")
-    checks.all_finite(targets, "y")
-    return np.array(targets, np.float64)
+        return cross_kernel(kernel, len(self.y))
 
 
 def _factorize(kernel: np.ndarray, noise: float, mean_diagonal: float) -> tuple[np.ndarray, float]:
