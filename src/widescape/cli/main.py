@@ -18,30 +18,43 @@ DESCRIPTION = (
 
 def survey(
     data: str = "digits",
+    model: str | None = None,
     out: Path = Path("survey"),
     seed: int = 0,
     full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
-    """Measure the default network on a data set; write a page, a JSON file and the figures.
+    """Measure the default network on a data set, or your own model; write a page, a JSON file and the figures.
 
     Args:
         data: name of the data set: digits (bundled) or mnist (from the folder that WIDESCAPE_DATA names).
+        model: your own model instead, as file.py:make_system; the function returns a widescape.curvature.System, or a
+            pair of one and a test set (x, y). The file is run.
         out: folder for survey.html, survey.json and figures/.
         seed: every random draw derives from it.
-        full: lift the limit of 15 seconds per chapter.
+        full: lift the limit of 20 seconds per chapter.
         json: print the JSON document on standard output instead of sentences.
     """
     from widescape.data import load
     from widescape.report import page
+    from widescape.survey import load_model
     from widescape.survey import survey as run
 
     if seed < 0:
         print(f"widescape: --seed is {seed}; it must not be negative.", file=sys.stderr)
         return 2
-    dataset = load(data)
+    system, test = (None, None) if model is None else load_model(model)
+    subject = load(data) if system is None else system
     out.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work
-    report = run(dataset, seed=seed, full=full, say=lambda line: print(f"... {line}", file=sys.stderr))
+    report = run(
+        subject,
+        test=test,
+        seed=seed,
+        full=full,
+        name="your model" if model is None else model,
+        say=lambda line: print(f"... {line}", file=sys.stderr),
+        command=_command(data, model, seed, full=full),
+    )
     paths = page.write(report, out)
     if json:
         sys.stdout.write(paths.data.read_text(encoding="utf-8"))
@@ -50,8 +63,16 @@ def survey(
             print(f"\n{chapter.title}\n{chapter.verdict}\n{chapter.sizing}")
             for sentence in chapter.sentences:
                 print(f"- {sentence}")
+        for title, reason in report.left_out.items():
+            print(f"\nLeft out: {title}, because {reason}")
         print(f"\nThe page: {paths.page}   ({report.seconds:.0f} s)")
     return 0
+
+
+def _command(data: str, model: str | None, seed: int, *, full: bool) -> str:
+    """The command that repeats a survey."""
+    subject = f"--data {data}" if model is None else f"--model {model}"
+    return f"widescape survey {subject} --seed {seed}" + (" --full" if full else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,6 +109,15 @@ class System:
         self._need_targets()
         return self._run("grad", w)
 
+    def output_curvature(self, w: Any = None) -> np.ndarray:
+        """The largest eigenvalue of the Hessian of each example's loss in its outputs, (n,).
+
+        1 for the square loss; at most 1/2 for cross entropy. The reduction does not enter. Cost: a forward pass and n
+        eigenvalue problems of size c.
+        """
+        self._need_targets()
+        return self._run("output_curvature", w)
+
     def jvp(self, v: Any, w: Any = None) -> np.ndarray:
         """J(w) v, the derivative of the outputs along `v` (p,): shaped like the outputs. Cost: two forward passes."""
         return self._run("jvp", w, self._vector(v, "v", self.num_params))
@@ -154,6 +163,15 @@ class System:
 
     def _losses(self, w: Any, x: Any, y: Any) -> jax.Array:
         return losses_of(self.loss, self._outputs(w, x, y), y)
+
+    def _output_curvature(self, w: Any, x: Any, y: Any) -> jax.Array:
+        def one(output: jax.Array, target: Any) -> jax.Array:
+            def own(entries: jax.Array) -> jax.Array:
+                return losses_of(self.loss, entries.reshape(1, *output.shape), jnp.asarray(target)[None])[0]
+
+            return jnp.linalg.eigvalsh(jax.hessian(own)(output.reshape(-1)))[-1]
+
+        return jax.vmap(one)(self._outputs(w, x, y), y)
 
     def _grad(self, w: Any, x: Any, y: Any) -> jax.Array:
         return jax.grad(self._loss)(w, x, y)

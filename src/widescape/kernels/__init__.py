@@ -1,5 +1,6 @@
 """Kernels of architectures and of functions: Gram matrices of limits, empirical and Monte Carlo kernels, spectra."""
 
+from widescape.curvature import TangentPlan
 from widescape.kernels.empirical import empirical_nngp, empirical_ntk, ntk_vector_product
 from widescape.kernels.gram import GramPlan, gram
 from widescape.kernels.monte_carlo import MonteCarloKernel, SampledKernels, monte_carlo
@@ -12,6 +13,7 @@ __all__ = [
     "MonteCarloKernel",
     "PrecisionReport",
     "SampledKernels",
+    "TangentPlan",
     "empirical_nngp",
     "empirical_ntk",
     "gram",

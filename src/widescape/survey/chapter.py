@@ -5,24 +5,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from widescape.arch.base import Layer
 from widescape.core.chart import Chart
 from widescape.core.result import Result
 from widescape.core.table import Table
+from widescape.curvature import System
 from widescape.data import Dataset
+
+
+class LeftOutError(Exception):
+    """A chapter does not apply to this subject; the message says what it needs and does not find."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a chapter works on.
+    """What a chapter works on: an architecture on a data set, or a user's system, or one that is both.
 
     Attributes:
-        data: the data set.
+        net: the architecture; None for a function whose layers are not known.
+        data: labeled images, standardized by the chapters; None for a system whose targets are no labels.
+        system: the user's function with parameters and data; None for the default architecture.
+        held_out: inputs and targets on which the user's system is tested; None without a system.
         seed: every random draw of the chapter derives from it.
         budget: the seconds the chapter may take on two cores; None lifts the limit (``--full``).
         say: called with one line of progress at a time.
     """
 
-    data: Dataset
+    net: Layer | None
+    data: Dataset | None
+    system: System | None
+    held_out: tuple[Any, Any] | None
     seed: int
     budget: float | None
     say: Callable[[str], None] = lambda line: None
@@ -82,6 +94,7 @@ class SurveyReport:
         title: the heading of the page.
         subject: the network and the data, in one sentence.
         chapters: what was found.
+        left_out: chapters that do not apply, by title, with the reason.
         provenance: data, seed, versions, machine and command, for people.
         seconds: the whole time.
     """
@@ -91,6 +104,7 @@ class SurveyReport:
     chapters: tuple[Chapter, ...]
     provenance: Mapping[str, str]
     seconds: float
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole survey as JSON-ready values."""
@@ -99,8 +113,25 @@ class SurveyReport:
             "subject": self.subject,
             "provenance": dict(self.provenance),
             "seconds": self.seconds,
+            "left_out": dict(self.left_out),
             "chapters": [chapter.to_dict() for chapter in self.chapters],
         }
+
+
+def labeled(context: Context) -> tuple[Layer, Dataset]:
+    """The architecture and its labeled data.
+
+    Raises:
+        LeftOutError: one of them is missing; says which.
+    """
+    if context.net is None:
+        raise LeftOutError(
+            "it needs the layers of the network, and the function is a plain one. Give the `apply` of a "
+            "`widescape.arch` network as the function."
+        )
+    if context.data is None:
+        raise LeftOutError("it needs arrays of inputs with class labels (or one-hot targets), in finite classes.")
+    return context.net, context.data
 
 
 @dataclass

@@ -9,10 +9,10 @@ from widescape.core.chart import Chart, Marker, Series
 from widescape.core.memory import available_bytes
 from widescape.core.result import Result
 from widescape.core.table import Table
-from widescape.data import standardize
-from widescape.survey.chapter import Chapter, Context, Stopwatch
+from widescape.data import Dataset, standardize
+from widescape.survey.chapter import Chapter, Context, Stopwatch, labeled
 
-DESCRIPTION = "A fully connected network with three hidden layers of GELU units at infinite width"
+TITLE = "The infinite-width limit"
 MOST_TEST = 2000
 _PROBE = 512
 _LADDER = tuple(digit * 10**power for power in (2, 3, 4) for digit in (1, 2, 5))
@@ -32,16 +32,11 @@ class _Work:
     sizing: str
 
 
-def network(num_classes: int) -> arch.Sequential:
-    """The network of the survey: smooth, so that every later chapter can differentiate it twice."""
-    return arch.fc(depth=3, width=512, n_out=num_classes, activation=arch.Gelu(), w_std=2**0.5, b_std=0.1)
-
-
 def chapter(context: Context) -> Chapter:
     """NNGP and NTK regression: accuracy, loss, spectrum, precision."""
     watch = Stopwatch()
-    net = network(context.data.num_classes)
-    work = _prepare(net, context, watch)
+    net, data = labeled(context)
+    work = _prepare(net, data, context, watch)
     names = {"NNGP": "nngp", "NTK": "ntk"}
     context.say("regressing at every regularizer")
     paths = {
@@ -52,7 +47,7 @@ def chapter(context: Context) -> Chapter:
     }
     context.say("regressing on subsets")
     n = len(work.y_train)
-    sizes = sorted({min(n, max(context.data.num_classes, n >> k)) for k in range(_LOSS_ENDS)})
+    sizes = sorted({min(n, max(data.num_classes, n >> k)) for k in range(_LOSS_ENDS)})
     curves = {
         name: predict.learning_curve(
             getattr(work.gram, field),
@@ -78,7 +73,7 @@ def chapter(context: Context) -> Chapter:
     }
     return Chapter(
         name="infinite-limit",
-        title="The infinite-width limit",
+        title=TITLE,
         question="What does this network predict when its layers are infinitely wide, and how well conditioned is it?",
         verdict=_verdict(work, paths),
         sentences=_sentences(paths, curves, spectra, precision, difference),
@@ -86,7 +81,7 @@ def chapter(context: Context) -> Chapter:
         results=results,
         charts=(
             *predict.regularizer_charts(paths),
-            *predict.learning_charts(curves, chance=1 / context.data.num_classes),
+            *predict.learning_charts(curves, chance=1 / data.num_classes),
             _spectrum_chart(spectra, precision),
         ),
         tables=(_table(paths, spectra),),
@@ -95,13 +90,13 @@ def chapter(context: Context) -> Chapter:
     )
 
 
-def _prepare(net: arch.Sequential, context: Context, watch: Stopwatch) -> _Work:
+def _prepare(net: arch.Layer, data: Dataset, context: Context, watch: Stopwatch) -> _Work:
     """Choose how many examples fit the budget, and compute their kernels."""
-    data = context.data
     context.say("timing a small sample to size the work")
-    n_train, n_test, note = _size(net, context, watch)
+    n_train, n_test, note = _size(net, data, context, watch)
     part = data.subset(n_train, n_test, seed=context.seed)
-    x_train, x_test = standardize(part.x_train, part.x_test)
+    given = (part.x_train, part.x_test)
+    x_train, x_test = given if context.system is not None else standardize(*given)
     context.say(f"kernels of {n_train} training and {n_test} test images")
     both: tuple[arch.limit.Get, ...] = ("nngp", "ntk")
     return _Work(
@@ -115,16 +110,15 @@ def _prepare(net: arch.Sequential, context: Context, watch: Stopwatch) -> _Work:
     )
 
 
-def _size(net: arch.Sequential, context: Context, watch: Stopwatch) -> tuple[int, int, str]:
+def _size(net: arch.Layer, data: Dataset, context: Context, watch: Stopwatch) -> tuple[int, int, str]:
     """Training and test examples that fit the budget, from the time of two small runs."""
-    data = context.data
     most_train, n_test = len(data.x_train), min(len(data.x_test), MOST_TEST)
     whole = f"All {most_train:,} training images and {n_test:,} of {len(data.x_test):,} test images were used"
     if context.budget is None:
         return most_train, n_test, f"{whole}, without a limit on time."
     probe = min(_PROBE, most_train)
-    _run_probe(net, context, probe)  # compiles
-    seconds = _run_probe(net, context, probe)
+    _run_probe(net, data, context.seed, probe)  # compiles
+    seconds = _run_probe(net, data, context.seed, probe)
     budget = 0.7 * context.budget - watch.seconds  # the rest is for sampling noise of the timing and for drawing
     # A few sizes only, so that runs with the same seed mostly meet the same one.
     sizes = [n for n in _LADDER if n < most_train] + [most_train]
@@ -139,9 +133,9 @@ def _size(net: arch.Sequential, context: Context, watch: Stopwatch) -> tuple[int
     return n_train, n_test, note
 
 
-def _run_probe(net: arch.Sequential, context: Context, n: int) -> tuple[float, float]:
+def _run_probe(net: arch.Layer, data: Dataset, seed: int, n: int) -> tuple[float, float]:
     """Seconds of one Gram matrix (both kernels, and float32) and of one factorization, of `n` examples."""
-    x = context.data.subset(n, 1, seed=context.seed).x_train + 1e-3  # blank images take as long as others
+    x = data.subset(n, 1, seed=seed).x_train + 1e-3  # blank images take as long as others
     watch = Stopwatch()
     kernel = kernels.gram(net, x, get=("nngp", "ntk"), progress=False)
     kernels.gram(net, x, get="nngp", dtype="float32", progress=False)

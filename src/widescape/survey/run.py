@@ -4,70 +4,101 @@ import platform
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from widescape import data as _data
 from widescape.core import checks
 from widescape.core.errors import DataError
-from widescape.survey import infinite_limit
-from widescape.survey.chapter import Chapter, Context, Stopwatch, SurveyReport
+from widescape.curvature import System
+from widescape.survey import finite_networks, infinite_limit
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, SurveyReport
+from widescape.survey.subject import of_dataset, of_system
 
-CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (infinite_limit.chapter,)
-SECONDS_PER_CHAPTER = 15.0
+CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (infinite_limit.chapter, finite_networks.chapter)
+TITLES: dict[Any, str] = {infinite_limit.chapter: infinite_limit.TITLE, finite_networks.chapter: finite_networks.TITLE}
+SECONDS_PER_CHAPTER = 20.0
 
 
 def survey(
-    data: str | _data.Dataset = "digits",
+    data: str | _data.Dataset | System = "digits",
     *,
+    test: tuple[Any, Any] | None = None,
     seed: int = 0,
     full: bool = False,
+    name: str = "your model",
     say: Callable[[str], None] = lambda line: None,
+    command: str | None = None,
 ) -> SurveyReport:
-    """Measure the default network on a data set, chapter by chapter.
+    """Measure a network, chapter by chapter: the default one on a data set, or your own.
+
+    Your own model is a `System`: a function, its parameters, data with targets, and a loss. Chapters that need more
+    than that (the layers of the network, class labels) say so and are left out; with the `apply` of a `widescape.arch`
+    network as the function, none is.
 
     Args:
-        data: a name that `widescape.data.load` knows, or a `Dataset`.
+        data: a name that `widescape.data.load` knows, a `Dataset`, or a `System`.
+        test: held-out (x, y) of a system; None holds out a fifth of its examples.
         seed: every random draw derives from it.
-        full: lift the budget of 15 seconds per chapter.
+        full: lift the budget of 20 seconds per chapter.
+        name: how the page calls a system.
         say: called with lines of progress.
+        command: the command that the page names; None for the one that repeats it.
 
     Returns:
         a `SurveyReport`; `widescape.report.page.write` makes a page of it.
 
     Raises:
-        DataError: the data set is unknown or absent.
+        DataError: the data set is unknown or absent, or the system has no targets.
 
-    Cost: about 15 seconds per chapter on two cores, or as long as all the data take with `full`.
+    Cost: about 20 seconds per chapter on two cores, or as long as all the data take with `full`.
     """
     watch = Stopwatch()
     checks.count(seed, "seed", "survey", minimum=0)
-    if not isinstance(data, (str, _data.Dataset)):
-        raise DataError(f"`data` is {data!r}; give a name or a widescape.data.Dataset.")
-    dataset = _data.load(data) if isinstance(data, str) else data
-    context = Context(data=dataset, seed=seed, budget=None if full else SECONDS_PER_CHAPTER, say=say)
-    chapters = tuple(chapter(context) for chapter in CHAPTERS)
+    if isinstance(data, System):
+        subject = of_system(data, test, seed, name)
+        repeat = f"widescape.survey(system, seed={seed})"
+    elif isinstance(data, (str, _data.Dataset)):
+        dataset = _data.load(data) if isinstance(data, str) else data
+        subject = of_dataset(dataset)
+        repeat = f"widescape survey --data {dataset.name} --seed {seed}" + (" --full" if full else "")
+    else:
+        raise DataError(f"`data` is {data!r}; give a name, a widescape.data.Dataset or a widescape.curvature.System.")
+    context = Context(
+        net=subject.net,
+        data=subject.data,
+        system=subject.system,
+        held_out=subject.held_out,
+        seed=seed,
+        budget=None if full else SECONDS_PER_CHAPTER,
+        say=say,
+    )
+    chapters, left_out = [], {}
+    for chapter in CHAPTERS:
+        try:
+            chapters.append(chapter(context))
+        except LeftOutError as reason:
+            left_out[TITLES.get(chapter, "A chapter")] = str(reason)
     return SurveyReport(
-        title=f"Survey of a network on {dataset.name}",
-        subject=f"{infinite_limit.DESCRIPTION}, on {dataset.name}.",
-        chapters=chapters,
-        provenance=_provenance(dataset, seed, full),
+        title=subject.title,
+        subject=subject.sentence,
+        chapters=tuple(chapters),
+        left_out=left_out,
+        provenance={**subject.facts, **_provenance(seed, full, command or repeat)},
         seconds=watch.seconds,
     )
 
 
-def _provenance(dataset: _data.Dataset, seed: int, full: bool) -> dict[str, str]:
+def _provenance(seed: int, full: bool, command: str) -> dict[str, str]:
     packages = {}
-    for name in ("widescape", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "matplotlib"):
+    for name in ("widescape", "jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "matplotlib"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
     return {
-        "network": repr(infinite_limit.network(dataset.num_classes)),
-        "data": f"{dataset.name}: {dataset.source}",
-        "data fingerprint": f"SHA-256 {dataset.fingerprint}...",
         "seed": str(seed),
         "budget": "none (--full)" if full else f"{SECONDS_PER_CHAPTER:.0f} s per chapter",
-        "command": f"widescape survey --data {dataset.name} --seed {seed}" + (" --full" if full else ""),
+        "command": command,
         "python": f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}",
         **packages,
     }

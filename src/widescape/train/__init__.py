@@ -2,11 +2,15 @@
 
 from widescape.train.expansion import center, linearize, taylor
 from widescape.train.interventions import Penalty, layerwise_weights, scale_updates
+from widescape.train.limit_distance import LimitDistance, limit_distance
+from widescape.train.linear_distance import LinearizationDistance, linearization_distance, stable_rate
 from widescape.train.members import EnsembleRun, ensemble
 from widescape.train.run import TrainingRun, TrainingStatus, fit
 
 __all__ = [
     "EnsembleRun",
+    "LimitDistance",
+    "LinearizationDistance",
     "Penalty",
     "TrainingRun",
     "TrainingStatus",
@@ -14,7 +18,10 @@ __all__ = [
     "ensemble",
     "fit",
     "layerwise_weights",
+    "limit_distance",
+    "linearization_distance",
     "linearize",
     "scale_updates",
+    "stable_rate",
     "taylor",
 ]

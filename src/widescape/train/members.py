@@ -170,8 +170,9 @@ def _train_group(
     pulls = [pull_of(penalty, params) for params in starts]
     pull = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulls)
     key = jnp.stack(keys)
-    state = _begin(program, start)
-    before = [np.asarray(_predict(program, start, start, x)) for x in (system.x, test)]
+    state = State(start, jax.vmap(program.optimizer.init)(start))
+    both = jax.tree.map(lambda *leaves: np.concatenate(leaves), system.x, test)
+    before = np.asarray(_predict(program, start, start, both))
     recorded, step = [], 0
     for goal in record_steps(steps):
         if goal > step:
@@ -179,24 +180,19 @@ def _train_group(
             step = goal
         row = _measure(program, state.params, start, system.x, system.y, None)
         recorded.append((np.asarray(row.loss), np.asarray(row.distance)))
-    after = [np.asarray(_predict(program, state.params, start, x)) for x in (system.x, test)]
-    n = len(starts)
+    after = np.asarray(_predict(program, state.params, start, both))
+    n, cut = len(starts), system.num_examples
     return {
-        "outputs": after[1],
-        "train_outputs": after[0],
-        "initial_outputs": before[1],
-        "initial_train_outputs": before[0],
+        "outputs": after[:, cut:],
+        "train_outputs": after[:, :cut],
+        "initial_outputs": before[:, cut:],
+        "initial_train_outputs": before[:, :cut],
         "drift": _drifts(program, starts, state.params, system, drift_examples)
         if drift_examples
         else np.full(n, np.nan),
         "loss": np.stack([loss for loss, _ in recorded]),
         "distance": np.stack([distance for _, distance in recorded]),
     }
-
-
-@partial(jax.jit, static_argnums=(0,))
-def _begin(program: Program, start: Any) -> State:
-    return State(start, jax.vmap(program.optimizer.init)(start))
 
 
 @partial(jax.jit, static_argnums=(0,))

@@ -1,0 +1,167 @@
+"""What a survey is about: the default network on a data set, or a user's own model."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from widescape import arch
+from widescape.core.errors import DataError
+from widescape.curvature import System
+from widescape.data import Dataset
+
+_HELD_OUT = 0.2  # of a user's examples, where no test set came with them
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the chapters get, and how it is called.
+
+    Attributes:
+        net, data, system, held_out: as in `Context`.
+        title: the heading of the page.
+        sentence: the network and the data.
+        facts: for the provenance.
+    """
+
+    net: arch.Layer | None
+    data: Dataset | None
+    system: System | None
+    held_out: tuple[Any, Any] | None
+    title: str
+    sentence: str
+    facts: dict[str, str]
+
+
+def default_network(num_classes: int) -> arch.Sequential:
+    """The network of the survey: smooth, so that every chapter can differentiate it twice."""
+    return arch.fc(depth=3, width=512, n_out=num_classes, activation=arch.Gelu(), w_std=2**0.5, b_std=0.1)
+
+
+def of_dataset(dataset: Dataset) -> Subject:
+    """The default network on a data set."""
+    net = default_network(dataset.num_classes)
+    return Subject(
+        net=net,
+        data=dataset,
+        system=None,
+        held_out=None,
+        title=f"Survey of a network on {dataset.name}",
+        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}.",
+        facts={
+            "network": repr(net),
+            "data": f"{dataset.name}: {dataset.source}",
+            "data fingerprint": f"SHA-256 {dataset.fingerprint}...",
+        },
+    )
+
+
+def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str) -> Subject:
+    """A user's system; a fifth of its examples are held out if no test set came with it.
+
+    Raises:
+        DataError: there are no targets, too few examples, or a test set that does not fit.
+    """
+    if system.y is None:
+        raise DataError("the survey needs targets: make the System with `y`.")
+    x, y = system.x, system.y
+    split = "with the test set that came with it"
+    if test is None:
+        n = system.num_examples
+        count = max(1, round(_HELD_OUT * n))
+        if n < 10:
+            raise DataError(f"the system has {n} examples; give at least ten, or a test set.")
+        order = np.random.default_rng((seed, 0)).permutation(n)
+        held, kept = order[:count], order[count:]
+        test = (jax.tree.map(lambda leaf: leaf[held], x), y[held])
+        x, y = jax.tree.map(lambda leaf: leaf[kept], x), y[kept]
+        split = f"of which {count:,} drawn at random are held out (parameters that were trained on them have seen them)"
+    try:
+        checked = System(system.f, system.params, *test, loss=system.loss, reduction=system.reduction)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the test set does not fit the system: {error}") from error
+    own = System(system.f, system.params, x, y, loss=system.loss, reduction=system.reduction)
+    layer = getattr(system.f, "__self__", None)
+    net = layer if isinstance(layer, arch.Layer) and getattr(system.f, "__name__", "") == "apply" else None
+    loss = system.loss if isinstance(system.loss, str) else getattr(system.loss, "__name__", "a loss of its own")
+    return Subject(
+        net=net,
+        data=_labeled(own, (checked.x, checked.y), name),
+        system=own,
+        held_out=(checked.x, checked.y),
+        title=f"Survey of {name}",
+        sentence=f"A function of {own.num_params:,} parameters with {own.num_outputs} outputs under {loss} loss, on "
+        f"{system.num_examples:,} examples, {split}.",
+        facts={
+            "network": repr(net)
+            if net is not None
+            else f"{getattr(system.f, '__name__', system.f)!s}, a plain function",
+            "parameters": f"{own.num_params:,} in {'float64' if own.double else 'their own precision'}",
+            "loss": f"{loss}, {system.reduction} over examples",
+        },
+    )
+
+
+def _labeled(system: System, test: tuple[Any, Any], name: str) -> Dataset | None:
+    """The system's data as a labeled set, if inputs are one array and targets are classes."""
+    labels = [_classes(system.loss, y) for y in (system.y, test[1])]
+    arrays = [x for x in (system.x, test[0]) if isinstance(x, np.ndarray) and x.ndim >= 2 and x.dtype.kind == "f"]
+    if len(arrays) < 2 or labels[0] is None or labels[1] is None or not 2 <= system.num_outputs <= _MOST_CLASSES:
+        return None
+    train, held = (np.asarray(x, np.float64) for x in arrays)
+    if np.ptp(train) == 0:
+        return None
+    return Dataset(name, train, labels[0], held, labels[1], system.num_outputs, "given with the system")
+
+
+def _classes(loss: Any, y: Any) -> np.ndarray | None:
+    """Labels from targets: themselves, or the place of the one in one-hot targets (also shifted and scaled)."""
+    if loss == "cross_entropy":
+        return np.asarray(y)
+    if loss != "square" or np.ndim(y) != 2 or np.shape(y)[1] < 2:
+        return None
+    y = np.asarray(y)
+    top, rest = y.max(axis=1, keepdims=True), y.min(axis=1, keepdims=True)
+    one_hot = ((y == top).sum(axis=1) == 1).all() and ((y == top) | (y == rest)).all()
+    return y.argmax(axis=1) if one_hot else None
+
+
+def load_model(address: str) -> tuple[System, tuple[Any, Any] | None]:
+    """Call the function at ``file.py:function`` and take its system.
+
+    The function takes no arguments and returns a `System`, or a pair of one and a test set (x, y).
+
+    Raises:
+        DataError: the address, the file, the function or what it returns is not what it should be.
+    """
+    place, _, name = address.rpartition(":")
+    if not place or not name.isidentifier():
+        raise DataError(f"--model is {address!r}; give file.py:function, for instance model.py:make_system.")
+    path = Path(place)
+    if not path.is_file():
+        raise DataError(f"there is no file {place!r}.")
+    spec = importlib.util.spec_from_file_location(f"widescape_model_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise DataError(f"{place!r} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # so that the file may import its neighbors, as if it were run
+    try:
+        spec.loader.exec_module(module)
+        make: Callable[[], Any] | None = getattr(module, name, None)
+        if not callable(make):
+            raise DataError(f"{place!r} has no function {name!r}.")
+        made = make()
+    finally:
+        sys.path.remove(folder)
+    system, test = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(system, System):
+        raise DataError(f"{name}() returns a {type(system).__name__}; it must return a System, or (System, (x, y)).")
+    return system, test

@@ -1,0 +1,184 @@
+"""The survey of a user's own model: which chapters run, and which are left out and why."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import widescape
+from widescape import arch, data, survey
+from widescape.cli.main import main
+from widescape.core.errors import DataError
+from widescape.curvature import System
+from widescape.report import page
+from widescape.survey import run as survey_run
+from widescape.survey.subject import load_model, of_system
+
+
+def plain(p: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["a"]) @ p["b"]
+
+
+def plain_params() -> Any:
+    r = np.random.default_rng(0)
+    return {"a": r.normal(size=(4, 8)), "b": r.normal(size=(8, 3))}
+
+
+def labeled_system(net: arch.Layer | None = None) -> System:
+    r = np.random.default_rng(1)
+    x = r.normal(size=(60, 4))
+    labels = np.argmax(x[:, :3], axis=1)
+    f, params = (
+        (plain, plain_params()) if net is None else (net.apply, net.init(jax.random.key(0), (4,), dtype="float64"))
+    )
+    return System(f, params, x, labels, loss="cross_entropy", reduction="mean")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_run, "SECONDS_PER_CHAPTER", 1e-3)
+
+
+def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> None:
+    report = survey.survey(labeled_system(), name="my model")
+    assert [c.name for c in report.chapters] == ["finite-networks"]
+    assert "layers of the network" in report.left_out["The infinite-width limit"]
+    assert report.title == "Survey of my model"
+    assert "60 examples, of which 12 drawn at random are held out" in report.subject
+    assert "score of the function" in report.chapters[0].results
+    html = page.render(report)
+    assert "Left out: <strong>The infinite-width limit</strong>" in html
+    assert report.to_dict()["left_out"] == dict(report.left_out)
+
+
+def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
+    net = arch.fc(2, 8, 3, activation=arch.Gelu(), w_std=1.4, b_std=0.1)
+    report = survey.survey(labeled_system(net))
+    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks"]
+    assert report.left_out == {}
+    assert report.provenance["network"] == repr(net)
+
+
+def test_regression_has_no_classes(quick: None) -> None:
+    r = np.random.default_rng(2)
+    x = r.normal(size=(40, 4))
+    net = arch.fc(1, 8, 1, activation=arch.Gelu())
+    system = System(net.apply, net.init(jax.random.key(0), (4,), dtype="float64"), x, np.sin(x[:, :1]))
+    report = survey.survey(system, test=(x[:5] + 0.1, np.sin(x[:5, :1])))
+    assert "class labels" in report.left_out["The infinite-width limit"]
+    assert "the test set that came with it" in report.subject
+    assert "score of the function" not in report.chapters[0].results
+
+
+def test_one_hot_targets_are_labels() -> None:
+    r = np.random.default_rng(3)
+    labels = r.integers(0, 3, 50)
+    x = r.normal(size=(50, 4))
+    for y in (np.eye(3)[labels], np.eye(3)[labels] - 0.1, 2.0 * np.eye(3)[labels] - 1):
+        subject = of_system(System(plain, plain_params(), x, y), (x[:9], y[:9]), 0, "m")
+        np.testing.assert_array_equal(subject.data.y_train, labels)
+    soft = np.eye(3)[labels] + 0.01 * r.normal(size=(50, 3))
+    assert of_system(System(plain, plain_params(), x, soft), None, 0, "m").data is None
+
+
+def test_the_seed_draws_what_is_held_out() -> None:
+    system = labeled_system()
+    first, again, other = (of_system(system, None, seed, "m") for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.held_out[0], again.held_out[0])
+    assert not np.array_equal(first.held_out[0], other.held_out[0])
+    joined = np.concatenate([first.system.x, first.held_out[0]])
+    assert {tuple(row) for row in joined} == {tuple(row) for row in system.x}
+
+
+def test_the_room_is_its_own_main_function(quick: None) -> None:
+    report = widescape.survey(labeled_system())
+    assert isinstance(report, survey.SurveyReport)
+    assert callable(widescape.survey)
+    assert widescape.survey.survey is survey.survey
+
+
+def test_systems_that_cannot_be_surveyed_are_refused() -> None:
+    x = np.ones((20, 4)) * np.arange(20)[:, None]
+    with pytest.raises(DataError, match="targets"):
+        survey.survey(System(plain, plain_params(), x))
+    with pytest.raises(DataError, match="at least ten"):
+        survey.survey(System(plain, plain_params(), x[:5], np.ones((5, 3))))
+    with pytest.raises(DataError, match="test set does not fit"):
+        survey.survey(System(plain, plain_params(), x, np.ones((20, 3))), test=(x, np.ones((20, 2))))
+    with pytest.raises(DataError, match="System"):
+        survey.survey(3)  # type: ignore[arg-type]
+
+
+MODEL = """
+import numpy as np
+from neighbor import f
+from widescape.curvature import System
+
+def make_system():
+    r = np.random.default_rng(0)
+    x = r.normal(size=(40, 4))
+    params = {"a": r.normal(size=(4, 8)), "b": r.normal(size=(8, 3))}
+    y = np.argmax(x[:, :3], axis=1)
+    return System(f, params, x, y, loss="cross_entropy"), (x[:6], y[:6])
+
+def wrong():
+    return 3
+
+number = 3
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "neighbor.py").write_text(
+        "import jax.numpy as jnp\ndef f(p, x):\n    return jnp.tanh(x @ p['a']) @ p['b']\n"
+    )
+    (tmp_path / "model.py").write_text(MODEL)
+    return tmp_path / "model.py"
+
+
+def test_a_model_in_a_file_is_surveyed_by_the_command(model: Path, tmp_path: Path, quick: None, capsys: Any) -> None:
+    code = main(["survey", "--model", f"{model}:make_system", "--out", str(tmp_path / "out"), "--seed", "2"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "Left out: The infinite-width limit" in printed.out
+    assert "The function beside its linearization" in printed.out
+    html = (tmp_path / "out" / "survey.html").read_text()
+    assert f"--model {model}:make_system --seed 2" in html
+
+
+@pytest.mark.parametrize(
+    ("address", "match"),
+    [
+        ("model.py", "file.py:function"),
+        ("nowhere.py:make_system", "no file"),
+        ("MODEL:nothing", "no function"),
+        ("MODEL:number", "no function"),
+        ("MODEL:wrong", "returns a int"),
+        ("MODEL:not a name", "file.py:function"),
+    ],
+)
+def test_addresses_that_lead_nowhere_are_refused(address: str, match: str, model: Path) -> None:
+    with pytest.raises(DataError, match=match):
+        load_model(address.replace("MODEL", str(model)))
+
+
+@pytest.mark.slow
+def test_the_chapter_on_digits_says_how_far_networks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[1:])
+    monkeypatch.setattr(survey_run, "SECONDS_PER_CHAPTER", 60.0)  # so that no width is left out on a busy machine
+    (chapter,) = survey.survey(data.load("digits")).chapters
+    study = chapter.results["distance to the limit"]
+    assert study.widths.tolist() == [32, 64, 128, 256]
+    assert (np.diff(study.finite_to_limit) < 0).all()
+    assert (study.finite_to_linear < study.linear_to_limit).all()
+    distances = chapter.results["distances between predictions"].distances
+    np.testing.assert_allclose(distances, distances.T)
+    assert len(distances) == 6
+    single = chapter.results["score of one network of width 256"]
+    mean = chapter.results["score of mean of 3 networks"]
+    assert mean.mse < single.mse
+    assert "width 256" in chapter.verdict
