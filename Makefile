@@ -33,3 +33,4 @@ survey:
 
 benchmarks:
 	$(PYTHON) benchmarks/gram_fc.py
+	$(PYTHON) benchmarks/tangent.py

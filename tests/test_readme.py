@@ -6,10 +6,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_python_example_of_the_readme_runs(capsys):
+def test_the_python_examples_of_the_readme_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(blocks[0], "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(blocks[0], "README.md", "exec"), names)
     assert "accuracy" in capsys.readouterr().out
+    exec(compile(blocks[1], "README.md", "exec"), names)
+    assert "finite_to_limit" in capsys.readouterr().out
 
 
 def test_links_in_the_readme_lead_somewhere():

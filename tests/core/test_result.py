@@ -9,6 +9,7 @@ import sys
 import zipfile
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -17,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from widescape import arch, kernels, predict
+from widescape import arch, kernels, predict, train
 from widescape.core.chart import Chart
 from widescape.core.errors import ResultFormatError, WidescapeError
 from widescape.core.evidence import EXACT, Evidence, bound, certified, estimate, proved, published
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
+from widescape.curvature import System
 from widescape.predict.score import ClassificationScore
 
 TINY = 5e-324  # the smallest denormal
@@ -118,6 +120,17 @@ def learning_curve():
     return predict.learning_curve(*arguments, test_labels=test_labels, sizes=(10, 40), reg=0.1)
 
 
+def system():
+    net, x, _, labels, _ = problem()
+    params = net.init(jax.random.key(1), (5,), dtype="float64")
+    return System(net.apply, params, x, predict.one_hot(labels, 3), reduction="mean")
+
+
+def ensemble_arguments():
+    net, x, _, labels, _ = problem()
+    return net, jax.random.key(2), 2, x, predict.one_hot(labels, 3)
+
+
 MADE = {
     "everything": everything,
     "spectrum": lambda: kernels.spectrum(gram_matrices()[0]),
@@ -137,13 +150,25 @@ MADE = {
     "score": lambda: predict.classification_score(np.eye(3)[[0, 1, 1]], np.array([0, 1, 2])),
     "regularizer curve": regularizer_curve,
     "learning curve": learning_curve,
+    "tangent plan": lambda: kernels.empirical_ntk(system(), plan=True),
+    "sampled kernels": lambda: kernels.monte_carlo(problem()[0], jax.random.key(0), 2, problem()[1][:3]),
+    "one sampled kernel": lambda: kernels.monte_carlo(problem()[0], jax.random.key(0), 3, problem()[1][:3], get="nngp"),
+    "training": lambda: train.fit(system(), 0.1, 4),
+    "diverged training": lambda: train.fit(system(), 1e200, 4),
+    "ensemble": lambda: train.ensemble(*ensemble_arguments(), 0.1, 4),
+    "distance to the limit": lambda: train.limit_distance(
+        *ensemble_arguments()[:2], *ensemble_arguments()[3:], problem()[2], widths=(2, 3, 4), num_members=2, steps=2
+    ),
+    "distance to the linearization": lambda: train.linearization_distance(system(), 3, drift_examples=3),
 }
 made = pytest.mark.parametrize("name", MADE)
 _cached = {}
 
 
 def instance(name):
-    return _cached.setdefault(name, MADE[name]())
+    if name not in _cached:
+        _cached[name] = MADE[name]()
+    return _cached[name]
 
 
 def field_names(result):
@@ -204,6 +229,10 @@ def test_every_estimate_has_a_finite_standard_error_of_its_own_shape(name):
         value, error = getattr(result, field), getattr(result, evidence.stderr)
         if value is None:
             assert error is None
+        elif isinstance(value, Result):  # a number in each of its fields
+            for part in field_names(value):
+                assert np.shape(getattr(error, part)) == np.shape(getattr(value, part))
+                assert np.all(np.isfinite(getattr(error, part)))
         else:
             assert np.shape(error) == np.shape(value)
             assert np.all(np.isfinite(error))

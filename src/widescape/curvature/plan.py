@@ -29,7 +29,7 @@ _ROW_ENTRY, _WRITE = 400.0, 40.0
 class TangentPlan(Result):
     """What a tangent kernel will cost, before anything is computed."""
 
-    source = "novak2022fast, section 3"
+    source = "novak2022fast"
     method: str = quantity(EXACT, "the method that will run")
     rows: int = quantity(EXACT, "examples along the first axis")
     columns: int = quantity(EXACT, "examples along the second axis")

@@ -54,7 +54,7 @@ def empirical_ntk(
     ``"structured"``
         Weights that meet the example in one matrix product or convolution, and are used nowhere else, are
         contracted through their factors: for a dense layer the elementwise product of two small Gram matrices
-        (novak2022fast, section 3). Such weights are found by reading the function's program, in our own layers and
+        (novak2022fast). Such weights are found by reading the function's program, in our own layers and
         in plain JAX code alike; all other parameters (biases, shared weights) go through their rows.
 
     ``"auto"`` takes the cheapest by a count of operations; ``plan=True`` returns it.

@@ -43,7 +43,7 @@ class MonteCarloKernel(Result):
     ``.ntk``; for a single one they are arrays.
     """
 
-    source = "lee2020finite; novak2019bayesian, section 4"
+    source = "lee2020finite; novak2019bayesian"
     mean: Any = quantity(estimate("stderr", "over networks, drawn independently"), "mean kernel over networks")
     stderr: Any = quantity(EXACT, "standard error of the mean; infinite for a single network")
     count: int = quantity(EXACT, "networks")

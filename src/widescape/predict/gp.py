@@ -148,7 +148,7 @@ class GP:
                 alone, which costs M times less memory. For the kinds ``"nngp"`` and ``"ntkgp"``.
             prior: NNGP blocks, the covariance before training; for the kind ``"ntk"``. The covariance is then that of
                 an ensemble trained to the end, K_** + P K P^T - P K_X* - (its transpose) with P = K_* G^-1
-                (lee2019wide, equation 16).
+                (lee2019wide).
 
         Returns:
             a `Posterior`; ``mean, cov = gp.mean_cov(...)`` works. The covariance is that of the noiseless function

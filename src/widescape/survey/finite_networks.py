@@ -159,7 +159,8 @@ def _verdict(study: train.LimitDistance, scores: Mapping[str, predict.Classifica
     return (
         f"At width {width:,} a trained network's predictions are {share:.0f}% of their size away from the infinite "
         f"network's; it classifies {_percent(scores[names[0]])} of the test images, the mean of {study.num_members} "
-        f"{_percent(scores[names[1]])}, the infinite network after the same steps {_percent(scores[names[3]])}."
+        f"such networks {_percent(scores[names[1]])}, the infinite network after the same steps "
+        f"{_percent(scores[names[3]])}."
     )
 
 
@@ -170,12 +171,12 @@ def _sentences(
     names = list(scores)
     return (
         "The networks are centered (each less its outputs before training) and take full-batch steps on the squared "
-        f"loss, {study.num_steps:,} at a learning rate of {study.rate:.3g}, a quarter of the largest stable one in the "
-        "limit. The limit's predictions are exact for that many steps. Distances are estimates over "
-        f"{study.num_members} networks of each width; ± is one standard error.",
+        f"loss, {study.num_steps:,} at a learning rate of {study.rate:.3g}, half of the largest that is stable in the "
+        "limit and for every linearization. The limit's predictions are exact for that many steps. Distances are "
+        f"estimates over {study.num_members} networks of each width; ± is one standard error.",
         f"From width {first:,} to {last:,} the distance between a network and its limit falls from "
         f"{_of(study, 'finite_to_limit', 0)} to {_of(study, 'finite_to_limit')}; the predictions' own size is "
-        f"{study.scale:.3f}.",
+        f"{study.scale:.3g}.",
         f"Of that, training away from the linearization makes {_of(study, 'finite_to_linear')} at width {last:,}, and "
         f"the random kernel that the network starts with makes {_of(study, 'linear_to_limit')}: the larger part is "
         + (
@@ -207,7 +208,7 @@ def _meeting(study: train.LimitDistance) -> str:
 
 
 def _pm(value: float, error: float) -> str:
-    return f"{value:.3f}" if not np.isfinite(error) else f"{value:.3f} ± {error:.3f}"
+    return f"{value:.3g}" if not np.isfinite(error) else f"{value:.3g} ± {error:.1g}"
 
 
 def _of(study: train.LimitDistance, name: str, place: int = -1, *, percent: bool = False) -> str:

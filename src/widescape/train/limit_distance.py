@@ -14,9 +14,11 @@ from widescape.core.evidence import EXACT, estimate
 from widescape.core.progress import track
 from widescape.core.random import named_key
 from widescape.core.result import Result, quantity
+from widescape.curvature import System
 from widescape.kernels import empirical_ntk, gram
 from widescape.kernels.monte_carlo import initializer_of
 from widescape.predict import discrete_gd, max_learning_rate
+from widescape.train.linear_distance import stable_rate
 from widescape.train.members import EnsembleRun, ensemble
 
 _OVER = "over members, drawn independently"
@@ -131,8 +133,8 @@ def limit_distance(
         widths: hidden widths, rising; at least three.
         num_members: networks of each width.
         steps: steps of gradient descent.
-        rate: learning rate; None for a quarter of the largest stable one under the limit's kernel, because kernels of
-            narrow networks have larger eigenvalues.
+        rate: learning rate; None for half of the largest that is stable in the limit and for the linearization of
+            every network of the smallest width, whose kernels tend to have the largest eigenvalues.
         center: train each network less its outputs where it starts, which takes away their spread.
         drift_examples: training examples on which tangent kernels are compared.
         tolerance: share of the prediction's size at which network and limit count as met.
@@ -155,10 +157,15 @@ def limit_distance(
         raise ValueError(f"`widths` is {list(widths)}; give at least three, rising.")
     begun = time.monotonic()
     train_kernel, cross = gram(net, x, get="ntk", progress=False), gram(net, x_test, x, get="ntk", progress=False)
-    speed = 0.25 * max_learning_rate(train_kernel, 1) if rate is None else checks.number(rate, "rate", "limit_distance")
     goal = np.asarray(checks.real_array(y, "y"), np.float64)
     goal = goal[:, None] if goal.ndim == 1 else goal
     few = np.asarray(x)[:drift_examples]
+    if rate is None:
+        speed = 0.5 * min(
+            max_learning_rate(train_kernel, 1), _narrow_rate(net, key, num_members, x, goal, sizes[0], dtype)
+        )
+    else:
+        speed = checks.number(rate, "rate", "limit_distance")
     rows: list[dict[str, np.ndarray]] = []
     finite = linear = None
     for width in track(sizes, "widths", show=progress):
@@ -190,6 +197,14 @@ def limit_distance(
         **_meeting(used, columns["finite_to_limit"], columns["finite_to_limit_stderr"], tolerance * scale),
         **columns,
     )
+
+
+def _narrow_rate(net: Layer, key: jax.Array, count: int, x: Any, goal: np.ndarray, width: int, dtype: Any) -> float:
+    """The largest rate that is stable for the linearization of each network of one width."""
+    draw, apply = initializer_of(net, x, width, dtype)
+    inputs, targets = np.asarray(x, dtype), goal.astype(dtype)
+    starts = [draw(named_key(key, "member", i)) for i in range(count)]
+    return min(stable_rate(System(apply, params, inputs, targets, reduction="mean")) for params in starts)
 
 
 def _row(

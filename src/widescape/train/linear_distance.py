@@ -6,12 +6,12 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from widescape.core import checks
-from widescape.core.chart import Chart, Series
+from widescape.core.chart import Chart
 from widescape.core.evidence import EXACT
 from widescape.core.result import Result, quantity
 from widescape.curvature import System, tangent_vector_product
 from widescape.train.expansion import linearize
-from widescape.train.run import TrainingRun, TrainingStatus, fit
+from widescape.train.run import TrainingRun, TrainingStatus, fit, trace
 
 
 class LinearizationDistance(Result):
@@ -41,8 +41,8 @@ class LinearizationDistance(Result):
     def charts(self) -> tuple[Chart, ...]:
         """Loss against steps, of both."""
         both = (
-            Series(np.maximum(self.steps, 0.5), self.loss, "function"),
-            Series(np.maximum(self.linear_steps, 0.5), self.linear_loss, "linearization"),
+            trace(self.steps, self.loss, "function"),
+            trace(self.linear_steps, self.linear_loss, "linearization"),
         )
         positive = all((s.y > 0).all() for s in both)
         return (
@@ -62,8 +62,8 @@ class LinearizationDistance(Result):
                 x_label="step",
                 y_label="relative change",
                 series=(
-                    Series(np.maximum(self.steps, 0.5), self.drift, "tangent kernel"),
-                    Series(np.maximum(self.steps, 0.5), self.parameter_distance, "parameters"),
+                    trace(self.steps, self.drift, "tangent kernel"),
+                    trace(self.steps, self.parameter_distance, "parameters"),
                 ),
                 x_scale="log",
                 caption="Relative to where training started. Step 0 is drawn at 0.5.",

@@ -119,10 +119,14 @@ class Measured(NamedTuple):
 def measured(program: Program, params: Any, start: Any, x: Any, y: Any, held_out: Any) -> Measured:
     """The loss without penalty, its gradient's norm, how far parameters moved, and the loss on held-out examples."""
     value, gradient = jax.value_and_grad(program.value)(params, start, x, y)
-    length = tree.norm(start)
-    moved = tree.norm(tree.subtract(params, start)) / jnp.where(length > 0, length, 1.0)
     validation = jnp.nan if held_out is None else program.value(params, start, *held_out)
-    return Measured(value, tree.norm(gradient), moved, validation)
+    return Measured(value, tree.norm(gradient), relative_distance(params, start), validation)
+
+
+def relative_distance(params: Any, start: Any) -> jax.Array:
+    """|w - w_0| / |w_0|, or |w| where all parameters start at zero."""
+    length = tree.norm(start)
+    return tree.norm(tree.subtract(params, start)) / jnp.where(length > 0, length, 1.0)
 
 
 measure = jax.jit(measured, static_argnums=(0,))

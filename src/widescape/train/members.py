@@ -26,9 +26,9 @@ from widescape.train.loop import (
     Program,
     State,
     as_optimizer,
-    measured,
     pull_of,
     record_steps,
+    relative_distance,
     steps_between,
 )
 
@@ -178,8 +178,7 @@ def _train_group(
         if goal > step:
             state = _advance(program, state, start, pull, key, system.x, system.y, step, goal)
             step = goal
-        row = _measure(program, state.params, start, system.x, system.y, None)
-        recorded.append((np.asarray(row.loss), np.asarray(row.distance)))
+        recorded.append([np.asarray(v) for v in _measure(program, state.params, start, system.x, system.y)])
     after = np.asarray(_predict(program, state.params, start, both))
     n, cut = len(starts), system.num_examples
     return {
@@ -212,8 +211,9 @@ def _predict(program: Program, params: Any, start: Any, x: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(0,))
-def _measure(program: Program, params: Any, start: Any, x: Any, y: Any, held_out: Any) -> Any:
-    return jax.vmap(lambda p, s: measured(program, p, s, x, y, held_out))(params, start)
+def _measure(program: Program, params: Any, start: Any, x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    """Loss and distance of each member."""
+    return jax.vmap(lambda p, s: (program.value(p, s, x, y), relative_distance(p, s)))(params, start)
 
 
 def _drifts(program: Program, starts: list[Any], ends: Any, system: System, count: int) -> np.ndarray:

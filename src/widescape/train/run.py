@@ -42,6 +42,12 @@ _SECONDS_PER_PIECE = 0.5  # how often a run comes back from compiled code, for p
 _SECONDS_PER_CHECKPOINT = 20.0
 
 
+def trace(steps: np.ndarray, values: np.ndarray, label: str) -> Series:
+    """Finite values against steps, with step 0 at 0.5 for a logarithmic axis."""
+    shown = np.isfinite(values)
+    return Series(np.maximum(steps, 0.5)[shown], values[shown], label)
+
+
 class TrainingStatus(Status):
     """How training ended."""
 
@@ -84,10 +90,8 @@ class TrainingRun(Result):
 
     def charts(self) -> tuple[Chart, ...]:
         """Loss against steps."""
-        shown = np.maximum(self.steps, 0.5)
-        series = [Series(shown, self.loss, "training")]
-        if np.isfinite(self.validation_loss).any():
-            series.append(Series(shown, self.validation_loss, "held out"))
+        lines = {"training": self.loss, "held out": self.validation_loss}
+        series = [trace(self.steps, y, name) for name, y in lines.items() if np.isfinite(y).any()]
         return (
             Chart(
                 name="training",
@@ -96,7 +100,7 @@ class TrainingRun(Result):
                 y_label="loss",
                 series=tuple(series),
                 x_scale="log",
-                y_scale="log" if (self.loss > 0).all() else "linear",
+                y_scale="log" if all((s.y > 0).all() for s in series) else "linear",
                 markers=(Marker(float(max(self.best_step, 0.5)), "kept", axis="x"),),
                 caption="Step 0 is drawn at 0.5.",
             ),
