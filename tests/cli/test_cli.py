@@ -155,6 +155,13 @@ def test_a_negative_seed_is_refused_before_any_work(capsys, tmp_path, chapters_w
     assert "seed" in capsys.readouterr().err
 
 
+def test_a_model_and_a_data_set_together_are_wrong_usage(capsys, tmp_path, chapters_worked):
+    code, out, err = failing_in_process(capsys, "survey", "--model", "m.py:make", "--data", "mnist")
+    assert (code, out) == (2, "")
+    assert "--data" in err
+    assert chapters_worked == []
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(capsys, tmp_path, chapters_worked):
     (tmp_path / "taken").write_text("a file")
     code, out, err = failing_in_process(capsys, "survey", "--out", str(tmp_path / "taken" / "inside"))

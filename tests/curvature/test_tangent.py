@@ -482,6 +482,87 @@ print((level() - before) / 2**30)
     assert done.returncode == 0, done.stderr
 
 
+def test_products_in_lower_precision_are_contracted_in_that_of_the_parameters(rng: np.random.Generator) -> None:
+    def f(p: Any, x: Any) -> Any:
+        low = jnp.bfloat16
+        return (jax.nn.relu(x.astype(low) @ p[0].astype(low)) @ p[1].astype(low)).astype(jnp.float32)
+
+    x = rng.normal(size=(5, 6)).astype(np.float32)
+    params = [rng.normal(size=s).astype(np.float32) for s in ((6, 7), (7, 3))]
+    rows, factors = (kernels.empirical_ntk(f, params, x, method=m) for m in ("jacobian", "structured"))
+    assert factors.dtype == np.float32
+    np.testing.assert_allclose(factors, rows, atol=0.02 * np.abs(rows).max())
+
+
+def test_a_squeezed_output_and_a_printed_weight_do_no_harm(rng: np.random.Generator) -> None:
+    x, params = rng.normal(size=(5, 3)), [rng.normal(size=(3, 4)), rng.normal(size=(4, 1))]
+
+    def f(p: Any, x: Any) -> Any:
+        jax.debug.callback(lambda w: None, p[0])
+        return jnp.squeeze(jnp.tanh(x @ p[0]) @ p[1])
+
+    def plain(p: Any, x: Any) -> Any:
+        return jnp.tanh(x @ p[0]) @ p[1]
+
+    expected = dense_kernel(plain, params, x, x, "trace")
+    for method in ALL:
+        np.testing.assert_allclose(kernels.empirical_ntk(f, params, x, method=method), expected, rtol=1e-12)
+    assert kernels.empirical_ntk(f, params, x, plan=True).structured_params == 16
+
+
+def test_functions_with_a_derivative_in_reverse_only_are_not_pushed_forward(rng: np.random.Generator) -> None:
+    @jax.custom_vjp
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    double.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+    def f(p: Any, x: Any) -> Any:
+        return double(x @ p[0]) @ p[1]
+
+    x, params = rng.normal(size=(5, 3)), [rng.normal(size=(3, 4)), rng.normal(size=(4, 2))]
+    rows, factors = (kernels.empirical_ntk(f, params, x, method=m) for m in ("jacobian", "structured"))
+    np.testing.assert_allclose(factors, rows, rtol=1e-12)
+    with pytest.raises(ValueError, match="forward derivative"):
+        kernels.empirical_ntk(f, params, x, method="ntvp")
+    with pytest.raises(ValueError, match="forward derivative"):
+        kernels.ntk_vector_product(f, params, x)
+
+
+def test_random_keys_may_lie_among_the_parameters(rng: np.random.Generator) -> None:
+    w, x = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
+    params = {"w": w, "key": jax.random.key(0)}
+    kernel = kernels.empirical_ntk(lambda p, x: x @ p["w"], params, x, trainable=lambda path: "w" in path)
+    np.testing.assert_allclose(kernel, x @ x.T, rtol=1e-12)
+
+
+def test_unused_parameters_do_no_harm_when_leaves_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(0)
+    params = {"a": r.normal(size=(6, 4000)), "b": r.normal(size=(4000, 2)), "unused": np.ones(3)}
+    x = r.normal(size=(20, 6))
+
+    def f(p: Any, x: Any) -> Any:
+        return jnp.tanh(x @ p["a"]) @ p["b"]
+
+    monkeypatch.setattr("widescape.curvature.plan._RUNTIME_BYTES", 0)
+    kernel = functools.partial(kernels.empirical_ntk, f, params, x, method="structured")
+    budgets = [mib / 2**10 for mib in (1, 1.5, 2, 3, 4, 6, 8, 16)]
+    budget = next(b for b in budgets if _fits(kernel, b))
+    assert kernel(budget_gb=budget, plan=True).passes > 1
+    np.testing.assert_allclose(kernel(budget_gb=budget), kernel(), rtol=1e-11)
+
+
+def test_a_transformed_call_checks_like_a_plain_one(rng: np.random.Generator) -> None:
+    with jax.enable_x64(True):
+        x, w = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(3, 2)))
+        with pytest.raises(ValueError, match="no structure"):
+            jax.jit(
+                lambda w: kernels.empirical_ntk(lambda p, x: jnp.exp(x + p[:, 0][None]), w, x, method="structured")
+            )(w)
+        with pytest.raises(ShapeError, match="examples first"):
+            jax.jit(lambda w: kernels.empirical_ntk(lambda p, x: (x @ p)[..., None], w, x))(w)
+
+
 def test_core_entry_point_takes_the_same_arguments() -> None:
     f, params, shape = mlp()
     x = batch(shape, 3, 32)

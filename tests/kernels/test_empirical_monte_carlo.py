@@ -74,6 +74,17 @@ def test_a_pair_of_functions_is_sampled_too(arguments: int, x: np.ndarray) -> No
         kernels.monte_carlo(pair, jax.random.key(4), 3, x, width=3)
 
 
+def test_an_option_of_an_initializer_is_not_taken_for_the_shape(x: np.ndarray) -> None:
+    def init(key, scale=1.0):
+        return scale * jax.random.normal(key, (5, 2))
+
+    def plain(key):
+        return jax.random.normal(key, (5, 2))
+
+    first, second = (kernels.monte_carlo((i, lambda w, x: x @ w), jax.random.key(0), 2, x) for i in (init, plain))
+    np.testing.assert_array_equal(first.mean.nngp, second.mean.nngp)
+
+
 def test_bad_arguments_are_refused(x: np.ndarray) -> None:
     key = jax.random.key(5)
     with pytest.raises(TypeError, match="pair"):

@@ -177,6 +177,15 @@ def test_zero_eigenvalues_move_linearly_in_time_and_what_is_clipped_is_counted()
         flow.test(None, K)
 
 
+def test_rounding_is_judged_by_the_precision_in_which_a_kernel_came() -> None:
+    features = np.random.default_rng(8).normal(size=(300, 5)).astype(np.float32)
+    K = features @ features.T
+    assert np.linalg.eigvalsh(K.astype(np.float64))[0] < -1e-8
+    assert np.isfinite(predict.discrete_gd(K, np.ones(300), 0.1, 10)).all()
+    with pytest.raises(IllConditionedError, match="does not help"):
+        predict.discrete_gd(K.astype(np.float64), np.ones(300), 0.1, 10)
+
+
 def test_tiny_eigenvalues_lose_no_digits() -> None:
     w = np.array([1e-18, 1e-9, 1.0])
     flow = predict.GradientFlow(np.diag(w), np.ones(3))
@@ -280,6 +289,8 @@ def test_kinds_ask_for_the_blocks_they_need() -> None:
         (lambda K, y, c: predict.max_learning_rate(K, 0), "n_outputs"),
         (lambda K, y, c: predict.max_learning_rate(0 * K, 1), "largest eigenvalue"),
         (lambda K, y, c: predict.flow(lambda f, y: jnp.sum(f), K, y, [2.0, 1.0]), "rising"),
+        (lambda K, y, c: predict.flow(lambda f, y: jnp.sum(f), K, y, [0.0, 1.0, 1.0]), "rising"),
+        (lambda K, y, c: predict.GradientFlow(K, y).train([]), "not negative"),
         (lambda K, y, c: predict.Covariances(K, c[:, :3], np.eye(3)), "cross"),
     ],
 )

@@ -97,6 +97,8 @@ def test_the_meeting_width_solves_the_power_law() -> None:
     calm = [d for d in draws if d["exponent_stderr"] < 1]
     spread = np.std([d["meeting_width"] for d in calm])
     assert found["meeting_width_stderr"] == pytest.approx(spread, rel=0.15)
+    unknown = _meeting(widths, law, np.full(3, np.inf), 0.03)  # one member: only the scatter around the law counts
+    assert unknown["exponent_stderr"] < 1e-12
     assert np.isinf(_meeting(widths, law[::-1], law, 0.03)["meeting_width"])
     assert np.isnan(_meeting(widths, np.array([1.0, np.nan, 1.0]), law, 0.03)["exponent"])
 

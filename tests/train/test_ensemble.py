@@ -79,6 +79,26 @@ def test_a_pair_of_functions_and_divergence(sets: Any) -> None:
     assert calm.outputs.dtype == np.float32
 
 
+def test_members_of_a_pair_are_drawn_as_the_pair_draws_them(sets: Any) -> None:
+    x, y, _ = sets
+    key = jax.random.key(5)
+
+    def init(own: Any) -> Any:
+        return jax.random.normal(own, (4, 1))
+
+    run = train.ensemble((init, lambda w, x: x @ w), key, 2, x, y, 0.0, 0)
+    for i in range(2):
+        w = np.asarray(init(named_key(key, "member", i)), np.float64)
+        np.testing.assert_allclose(run.outputs[i], x @ w, rtol=1e-12)
+
+
+def test_large_training_sets_need_no_kernel(sets: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(150_000, 3)).astype(np.float32)
+    pair = (lambda key: jax.random.normal(key, (3,)), lambda w, x: x @ w)
+    run = train.ensemble(pair, jax.random.key(0), 2, x, np.ones(len(x), np.float32), 0.01, 2)
+    assert not run.diverged.any()
+
+
 def test_bad_arguments_are_refused(sets: Any) -> None:
     x, y, _ = sets
     with pytest.raises(ValueError, match="num_members"):

@@ -127,6 +127,7 @@ def test_the_drift_of_the_kernel_is_recorded() -> None:
     assert run.drift[0] == 0
     assert run.drift[-1] == pytest.approx(np.linalg.norm(last - first) / np.linalg.norm(first))
     assert np.isnan(train.fit(own, 0.3, 3).drift).all()
+    assert (train.fit(own, 0.3, 3, linearize=True, drift_examples=4).drift == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -155,7 +156,7 @@ def test_a_finished_run_loads_and_more_steps_continue_it(tmp_path: Path) -> None
     short = train.fit(own, optax.adam(0.02), 30, 3, checkpoint=path)
     assert train.fit(own, optax.adam(0.02), 30, 3, checkpoint=path) == short
     longer = train.fit(own, optax.adam(0.02), 57, 3, checkpoint=path)
-    np.testing.assert_array_equal(longer.w, train.fit(own, optax.adam(0.02), 57, 3).w)
+    assert longer == train.fit(own, optax.adam(0.02), 57, 3)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -167,12 +168,69 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         lambda: train.fit(own, optax.adam(0.02), 5, key=jax.random.key(7), checkpoint=path),
         lambda: train.fit(own, optax.adam(0.02), 5, penalty=train.Penalty(0.1), checkpoint=path),
         lambda: train.fit(system("float32"), optax.adam(0.02), 5, checkpoint=path),
+        lambda: train.fit(own, optax.adam(0.02), 5, linearize=True, checkpoint=path),
+        lambda: train.fit(own, optax.adam(0.02), 5, drift_examples=2, checkpoint=path),
     ):
         with pytest.raises(CheckpointError, match="another run"):
             other()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="not a readable"):
         train.fit(own, optax.adam(0.02), 5, checkpoint=path)
+
+
+def test_a_checkpoint_knows_what_functions_and_optimizers_close_over(tmp_path: Path) -> None:
+    x, y = np.eye(3), np.ones(3)
+
+    def scaled(by: list[float]) -> System:
+        held = np.array(by)
+        return System(lambda w, x: (x * jnp.asarray(held)[None]) @ w, np.zeros(3), x, y)
+
+    train.fit(scaled([1.0, 2.0, 3.0]), 0.01, 5, checkpoint=tmp_path / "f")
+    with pytest.raises(CheckpointError, match="another run"):
+        train.fit(scaled([1.0, 2.0, 4.0]), 0.01, 9, checkpoint=tmp_path / "f")
+    injected = optax.inject_hyperparams(optax.sgd)
+    train.fit(scaled([1.0, 2.0, 3.0]), injected(learning_rate=0.01), 5, checkpoint=tmp_path / "o")
+    with pytest.raises(CheckpointError, match="another run"):
+        train.fit(scaled([1.0, 2.0, 3.0]), injected(learning_rate=0.02), 9, checkpoint=tmp_path / "o")
+
+
+def test_optimizers_with_random_keys_resume(tmp_path: Path) -> None:
+    own, path = system(), tmp_path / "deep" / "run.safetensors"
+    noisy = optax.chain(optax.add_noise(0.01, 0.5, key=jax.random.key(1)), optax.sgd(0.01))
+    train.fit(own, noisy, 5, checkpoint=path)
+    assert train.fit(own, noisy, 12, checkpoint=path) == train.fit(own, noisy, 12)
+
+
+def test_fewer_steps_than_taken_are_refused(tmp_path: Path) -> None:
+    own, path = system(), tmp_path / "run"
+    train.fit(own, 0.1, 9, checkpoint=path)
+    with pytest.raises(CheckpointError, match="more than the 4"):
+        train.fit(own, 0.1, 4, checkpoint=path)
+
+
+def test_callables_without_a_hash_train_and_compile_once() -> None:
+    class Net:
+        traces = 0
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, w: Any, x: Any) -> Any:
+            type(self).traces += 1
+            return x @ w
+
+    own = System(Net(), np.zeros(3), np.eye(3), np.ones(3))
+    run = train.fit(own, 0.5, 9)
+    before = Net.traces
+    assert train.fit(own, 0.5, 9) == run
+    assert Net.traces == before
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.01), jnp.float32(0.01), np.array(0.01)])
+def test_a_learning_rate_may_be_any_number(rate: Any) -> None:
+    np.testing.assert_allclose(train.fit(system(), rate, 2).w, train.fit(system(), 0.01, 2).w, rtol=1e-7)
 
 
 SCRIPT = """
@@ -244,6 +302,7 @@ def test_the_result_saves_and_draws(tmp_path: Path) -> None:
     ("change", "error", "match"),
     [
         ({"optimizer": "adam"}, TypeError, "optimizer"),
+        ({"optimizer": -0.1}, ValueError, "optimizer"),
         ({"steps": -1}, ValueError, "steps"),
         ({"batch_size": 11}, ValueError, "batch_size"),
         ({"patience": 3}, ValueError, "held-out"),

@@ -17,7 +17,7 @@ DESCRIPTION = (
 
 
 def survey(
-    data: str = "digits",
+    data: str | None = None,
     model: str | None = None,
     out: Path = Path("survey"),
     seed: int = 0,
@@ -27,7 +27,7 @@ def survey(
     """Measure the default network on a data set, or your own model; write a page, a JSON file and the figures.
 
     Args:
-        data: name of the data set: digits (bundled) or mnist (from the folder that WIDESCAPE_DATA names).
+        data: name of the data set: digits (bundled, the default) or mnist (from the folder that WIDESCAPE_DATA names).
         model: your own model instead, as file.py:make_system; the function returns a widescape.curvature.System, or a
             pair of one and a test set (x, y). The file is run.
         out: folder for survey.html, survey.json and figures/.
@@ -43,6 +43,10 @@ def survey(
     if seed < 0:
         print(f"widescape: --seed is {seed}; it must not be negative.", file=sys.stderr)
         return 2
+    if model is not None and data is not None:
+        print("widescape: --model brings its own data; leave out --data.", file=sys.stderr)
+        return 2
+    data = "digits" if data is None else data
     system, test = (None, None) if model is None else load_model(model)
     subject = load(data) if system is None else system
     out.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work

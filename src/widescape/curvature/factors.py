@@ -37,8 +37,7 @@ class Model:
 
     def outputs(self, params: Any, x: Any) -> jax.Array:
         """F(x) as (n, c)."""
-        values = self.f(params, x)
-        return values.reshape(values.shape[0], -1)
+        return self.f(params, x).reshape(jax.tree.leaves(x)[0].shape[0], -1)
 
     def one(self, params: Any, example: Any) -> jax.Array:
         """The outputs of one unit: of one example (c,), or of the whole batch (n c,) if examples are mixed."""
@@ -150,7 +149,8 @@ def jacobian_factors(
                 return model.one(merge(_replaced(chosen, group, part)), unit)
 
             _, pull = jax.vjp(own, [chosen[i] for i in group])
-            return [jax.vmap(pull)(basis)[0][i] for i in range(len(group))]
+            pulled_back: list[Any] = jax.vmap(pull)(basis)[0]
+            return pulled_back
 
         leaves = model.over_units(pulled, x)
         return [Rows(leaf.reshape(-1, rows, chosen[i].size)) for i, leaf in zip(group, leaves, strict=True)]
@@ -164,7 +164,6 @@ def _structured(
     uses = program.read(code, len(chosen))
     sites = {number: site for number, site in uses.sites.items() if site.leaf in group}
     direct = tuple(i for i in uses.direct if i in group)
-    dtype = code.out_avals[0].dtype
 
     def pulled(unit: Any) -> tuple[list[Any], dict[int, Any], dict[int, Any]]:
         def tapped(part: list[Any], taps: dict[int, Any]) -> tuple[jax.Array, dict[int, Any]]:
@@ -172,7 +171,7 @@ def _structured(
             (out,), captured = program.run(code, len(chosen), args, taps)
             return out, captured
 
-        taps = {number: jnp.zeros(site.shape, dtype) for number, site in sites.items()}
+        taps = {number: jnp.zeros(site.shape, site.dtype) for number, site in sites.items()}
         _, pull, captured = jax.vjp(tapped, [chosen[i] for i in direct], taps, has_aux=True)
         rows, outgoing = jax.vmap(pull)(basis)
         return rows, captured, outgoing
@@ -180,8 +179,9 @@ def _structured(
     rows, captured, outgoing = model.over_units(pulled, x)
     factors: Factors = [Rows(r.reshape(*r.shape[:2], -1)) for r in rows]
     for number, site in sites.items():
-        g = jax.vmap(jax.vmap(site.vectors))(outgoing[number])
-        h = captured[number]
+        # In the precision of the parameter, as rows would be, whatever the product was computed in.
+        g = jax.vmap(jax.vmap(site.vectors))(outgoing[number]).astype(chosen[site.leaf].dtype)
+        h = captured[number].astype(g.dtype)
         if keeps_factors(site, outputs, basis.shape[1]):
             factors.append(Meeting(h, g))
         else:

@@ -1,7 +1,7 @@
 """What a tangent kernel costs by each method, and how the work is cut to fit a memory budget."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -109,6 +109,13 @@ def choose(job: Job, method: Method, costs: dict[str, float]) -> str:
             "method='structured' needs each output to depend on its own example; a function that mixes examples takes "
             "'jacobian', 'ntvp' or 'auto'."
         )
+    if method == "ntvp" and job.uses.reverse_only:
+        raise ValueError(
+            f"method='ntvp' needs forward derivatives, and `f` holds a {job.uses.reverse_only}, which has none; use "
+            "'jacobian', 'structured' or 'auto'."
+        )
+    if job.uses.reverse_only:
+        costs = {name: cost for name, cost in costs.items() if name != "ntvp"}
     return min(costs, key=lambda name: costs[name]) if method == "auto" else method
 
 
@@ -141,7 +148,8 @@ def lay_out(job: Job, method: str, budget: int) -> Layout:
 def _candidates(job: Job, method: str) -> Iterator[tuple[int, int, tuple[Group, ...]]]:
     n, c = max(job.shape), job.num_outputs
     everything: tuple[Group, ...] = (None,)
-    leaves: tuple[Group, ...] = tuple((i,) for i in range(len(job.sizes)))
+    used = {*job.uses.direct, *(site.leaf for site in job.uses.sites.values())}
+    leaves: tuple[Group, ...] = tuple((i,) for i in range(len(job.sizes)) if i in used or method == "jacobian")
     chunks = [n] if job.model.mixes else _chunk_sizes(n)
     fewer = [c]
     while fewer[-1] > 1 and job.outputs != "full" and method != "ntvp":
@@ -188,6 +196,8 @@ def _bytes(job: Job, method: str, chunk: int, directions: int, groups: tuple[Gro
             )
             held, tile = max(held, own * share), max(tile, pair)
     temporary = held + 2 * directions * width
+    if job.model.mixes:  # every direction of every example runs through the whole batch
+        temporary = held + n * directions * (2 * width + c)
     output = float(np.prod(job.output_shape)) * item
     peak = output + _RUNTIME_BYTES + item * (chunk * (2 * held + temporary) + 2 * chunk**2 * tile)
     return held * item, peak
@@ -197,7 +207,7 @@ def _restricted(uses: Uses, group: Group) -> Uses:
     if group is None:
         return uses
     sites = {number: site for number, site in uses.sites.items() if site.leaf in group}
-    return Uses(sites, tuple(i for i in uses.direct if i in group), uses.flops, uses.width)
+    return replace(uses, sites=sites, direct=tuple(i for i in uses.direct if i in group))
 
 
 def describe(job: Job, method: str, costs: dict[str, float], layout: Layout, budget: int) -> TangentPlan:

@@ -30,6 +30,7 @@ class Site:
         inputs, outputs: k and n, the lengths of these vectors before and after.
         shape: of what goes out, for one example.
         features: the axes of `shape` that make up the n outputs.
+        dtype: of what goes out.
     """
 
     leaf: int
@@ -39,6 +40,7 @@ class Site:
     outputs: int
     shape: tuple[int, ...]
     features: tuple[int, ...]
+    dtype: Any = None
 
     def vectors(self, outgoing: jax.Array) -> jax.Array:
         """An array shaped like what goes out, as (S, n)."""
@@ -55,12 +57,14 @@ class Uses:
         direct: leaves that are used in another way, or more than once.
         flops: of one evaluation, by a count of its operations.
         width: numbers that one evaluation writes.
+        reverse_only: the operation that has a derivative in reverse mode only, or an empty name.
     """
 
     sites: dict[int, Site]
     direct: tuple[int, ...]
     flops: float
     width: float
+    reverse_only: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def read(program: Any, num_weights: int) -> Uses:
     alone = {i: s for i, s in enumerate(watch.meetings) if count[s.leaf] == 1 and s.leaf not in watch.direct}
     direct = watch.direct | {leaf for leaf, number in count.items() if number > 1}
     flops, width = _cost(program.jaxpr)
-    return Uses(alone, tuple(sorted(direct)), flops, width)
+    one_way = next((e.primitive.name for e in _equations(program.jaxpr) if "custom_vjp" in e.primitive.name), "")
+    return Uses(alone, tuple(sorted(direct)), flops, width, one_way)
 
 
 def run(program: Any, num_weights: int, args: Sequence[Any], taps: dict[int, Any]) -> tuple[list[Any], dict[int, Any]]:
@@ -137,7 +142,7 @@ def _walk(
         else:
             results = _evaluate(equation, values) if running else [None] * len(equation.outvars)
             outcome = [_OTHER] * len(equation.outvars)
-            if weighted:
+            if weighted and equation.outvars:  # one without outcome, as a callback for printing, has no derivative
                 results[0], outcome[0] = _meet(equation, values, seen, results[0], watch)
             elif all(t is _CONSTANT for t in seen) or equation.primitive.name == "stop_gradient":
                 outcome = [_CONSTANT] * len(equation.outvars)
@@ -217,7 +222,7 @@ def _site(equation: Any, tags: list[Any]) -> Site | None:
     if len(weights) != 1:
         return None
     own, shape = weights[0], tuple(equation.outvars[0].aval.shape)
-    leaf = tags[own].leaf
+    leaf, dtype = tags[own].leaf, equation.outvars[0].aval.dtype
     size = equation.invars[own].aval.size
     if equation.primitive.name == "dot_general":
         contracted, batch = equation.params["dimension_numbers"]
@@ -227,14 +232,14 @@ def _site(equation: Any, tags: list[Any]) -> Site | None:
         inputs, free = prod(own_shape[i] for i in contracted[own]), len(own_shape) - len(contracted[own])
         features = range(free) if own == 0 else range(len(shape) - free, len(shape))
         outputs = size // inputs
-        return Site(leaf, "product", prod(shape) // outputs, inputs, outputs, shape, tuple(features))
+        return Site(leaf, "product", prod(shape) // outputs, inputs, outputs, shape, tuple(features), dtype)
     if equation.primitive.name == "conv_general_dilated" and own == 1:
         if equation.params["feature_group_count"] != 1 or equation.params["batch_group_count"] != 1:
             return None
         numbers = equation.params["dimension_numbers"]
         outputs = equation.invars[1].aval.shape[numbers.rhs_spec[0]]
         positions = prod(shape) // outputs
-        return Site(leaf, "convolution", positions, size // outputs, outputs, shape, (numbers.out_spec[1],))
+        return Site(leaf, "convolution", positions, size // outputs, outputs, shape, (numbers.out_spec[1],), dtype)
     return None
 
 
@@ -257,6 +262,22 @@ def _incoming(equation: Any, values: list[Any], own: int) -> jax.Array:
         precision=jax.lax.Precision.HIGHEST,
     )
     return jnp.moveaxis(patches, numbers.out_spec[1], -1).reshape(-1, patches.shape[numbers.out_spec[1]])
+
+
+def constants(program: Any) -> Iterator[Any]:
+    """The arrays that a program holds, those of inner programs included."""
+    yield from program.consts
+    for equation in _equations(program.jaxpr):
+        for value in equation.params.values():
+            for entry in value if isinstance(value, tuple | list) else (value,):
+                yield from getattr(entry, "consts", ())
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for body in _inner(equation):
+            yield from _equations(body)
 
 
 def _inner(equation: Any) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -116,7 +115,9 @@ def selected(params: Any, trainable: Trainable) -> tuple[bool, ...]:
 def on_host(tree: Any, double: bool, name: str) -> Any:
     """NumPy arrays; floating-point leaves in float64 if `double`, else as they are (Python floats in float32)."""
 
-    def convert(leaf: Any) -> np.ndarray:
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
         array = np.asarray(leaf, dtype=np.float32 if isinstance(leaf, float) else None)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             return array
@@ -142,16 +143,28 @@ def _same_features(x1: Any, x2: Any) -> None:
         raise ShapeError(f"examples of `x1` have shape {first} and those of `x2` {second}; give the same features.")
 
 
-def _called(f: Any, params: Any, x: Any) -> Any:
-    return f(params, x)
+class ByIdentity:
+    """A callable without a hash, as the key of compiled programs: equal only to itself."""
+
+    def __init__(self, f: Any) -> None:
+        self.f = f
+
+    def __call__(self, *args: Any) -> Any:
+        return self.f(*args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and other.f is self.f
+
+    def __hash__(self) -> int:
+        return id(self.f)
 
 
 def hashable(f: Any) -> Any:
-    """A callable that can key compiled programs: `f` itself where it hashes."""
+    """A callable that can key compiled programs: `f` itself where it hashes, else itself by identity."""
     try:
         hash(f)
     except TypeError:
-        return partial(_called, f)
+        return ByIdentity(f)
     return f
 
 

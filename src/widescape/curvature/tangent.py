@@ -125,6 +125,8 @@ def tangent_vector_product(
 ) -> Callable[[Any], np.ndarray]:
     """The product of the tangent kernel with a vector; see `widescape.kernels.ntk_vector_product`."""
     job = checked(f, params, x1, x2, "trace", trainable, mixes=True)
+    if job.uses.reverse_only:
+        raise ValueError(f"`f` holds a {job.uses.reverse_only}, which has no forward derivative; products need one.")
     columns = job.x1 if job.x2 is None else job.x2
     with double_scope(job.double):
         shape = jax.eval_shape(f, job.params, columns).shape
@@ -166,12 +168,16 @@ def _traced(
     """The kernel as JAX operations, in one piece."""
     model = Model(f, selected(params, trainable), mixes)
     second = x1 if x2 is None else x2
+    check_outputs(jax.eval_shape(f, params, x1), length(x1))
     shapes = jax.eval_shape(model.outputs, params, x1)
     c = shapes.shape[1]
+    has_sites = not mixes and bool(model.uses(params, x1).sites)
+    if method == "structured" and not has_sites:
+        raise ValueError("method='structured' finds no structure in `f`; use 'jacobian', 'ntvp' or 'auto'.")
     if method == "ntvp":
         directions = jnp.eye(c * (length(second) if mixes else 1), dtype=shapes.dtype)
         return _factors.products(model, params, x1, second, directions, outputs=outputs)
-    structured = method != "jacobian" and not mixes and bool(model.uses(params, x1).sites)
+    structured = method != "jacobian" and has_sites
     own = [
         _factors.jacobian_factors(
             model,

@@ -64,7 +64,8 @@ def empirical_ntk(
 
     Args:
         f: maps (params, x) to outputs (n,) or (n, c), each output a function of its own example; or a `System`,
-            whose parameters and data are then the defaults.
+            whose parameters and data are then the defaults. It is compiled once for all calls, so what it reads
+            beside its arguments must not change.
         params: a PyTree of real arrays.
         x1: examples (n1, ...), an array or a PyTree with examples along the first axis.
         x2: examples (n2, ...); None stands for `x1`, of which only one half is computed and mirrored.

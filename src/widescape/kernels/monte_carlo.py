@@ -21,6 +21,7 @@ from widescape.curvature.tangent import PreparedKernel, prepare
 from widescape.kernels.empirical import empirical_nngp
 
 Initializer = Callable[..., Any]
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 Pair = tuple[Initializer, Callable[[Any, Any], Any]]
 
 
@@ -205,10 +206,10 @@ def initializer_of(
 
 def _takes_two(init: Initializer) -> bool:
     try:
-        inspect.signature(init).bind(None, None)
-    except TypeError:
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+    except (TypeError, ValueError):  # a callable without a signature
         return False
-    return True
+    return any(p.name == "input_shape" or p.default is p.empty for p in parameters if p.kind in _BY_PLACE)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

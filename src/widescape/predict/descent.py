@@ -159,7 +159,13 @@ def flow(
         rows.append(cross_kernel(K_test, len(kernel)))
         starts.append(initial(f0_test, (len(rows[1]), *start.shape[1:]), "f0_test"))
     times = np.atleast_1d(np.asarray(t, np.float64))
-    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times, prepend=0.0) < 0).any():
+    if (
+        times.ndim != 1
+        or not np.isfinite(times).all()
+        or times.size == 0
+        or times[0] < 0
+        or (np.diff(times) <= 0).any()
+    ):
         raise ValueError(f"`t` is {t!r}; give a finite time that is not negative, or a rising vector of times.")
     with jax.enable_x64(True):
         path = _integrated(jax.jit(jax.grad(loss)), np.concatenate(rows), starts, goal, times, rate, momentum, rtol)

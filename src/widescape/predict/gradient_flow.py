@@ -141,7 +141,7 @@ class GradientFlow:
         if t is None:
             return np.asarray(function(np.inf))
         times = np.asarray(t, np.float64)
-        if times.ndim > 1 or np.isnan(times).any() or (times < 0).any():
+        if times.ndim > 1 or times.size == 0 or np.isnan(times).any() or (times < 0).any():
             raise ValueError(f"`t` is {t!r}; give a time that is not negative, a vector of times, or None for the end.")
         if times.ndim == 0:
             return np.asarray(function(float(times)))

@@ -26,6 +26,8 @@ class Modes:
 
     def __init__(self, kernel: Any, y: Any, reg: float, reg_scale: RegScale, owner: str) -> None:
         self.kernel = checks.square_matrix(kernel, "K")
+        item = np.asarray(kernel).dtype.itemsize
+        self._epsilon = float(np.finfo(np.float64 if item >= 8 else np.float32).eps)  # of what K came in
         self.y = targets(y, len(self.kernel))
         self.num_entries = self.y.size
         self.noise = noise_of(self.kernel, reg, reg_scale, owner)
@@ -34,11 +36,11 @@ class Modes:
     def _spectrum(self) -> tuple[np.ndarray, np.ndarray, int]:
         with threads_for(len(self.kernel)):
             values, vectors = linalg.eigh(self.kernel, driver="evd", check_finite=False)
-        rounding = len(values) * np.finfo(np.float64).eps * float(np.abs(values).max())
+        rounding = len(values) * self._epsilon * float(np.abs(values).max())
         if values[0] < -rounding:
             raise IllConditionedError(
                 f"`K` has the eigenvalue {values[0]:.3g}, below zero by more than rounding ({rounding:.1g}): it is no "
-                "kernel matrix in float64. Compute it in higher precision, or add its noise to the diagonal first.",
+                "kernel matrix. Compute it in higher precision; `reg` does not help here.",
                 lambda_min=float(values[0]),
                 suggested_reg=float(-10 * values[0] / max(values.mean(), np.finfo(float).tiny)),
             )

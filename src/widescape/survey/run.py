@@ -56,7 +56,8 @@ def survey(
     checks.count(seed, "seed", "survey", minimum=0)
     if isinstance(data, System):
         subject = of_system(data, test, seed, name)
-        repeat = f"widescape.survey(system, seed={seed})"
+        options = ("" if test is None else ", test=...") + f", seed={seed}" + (", full=True" if full else "")
+        repeat = f"widescape.survey(system{options})"
     elif isinstance(data, (str, _data.Dataset)):
         dataset = _data.load(data) if isinstance(data, str) else data
         subject = of_dataset(dataset)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -47,12 +48,28 @@ def load(path: Path, fingerprint: str) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, facts
 
 
+def as_numbers(leaf: Any) -> np.ndarray:
+    """A leaf as an array of numbers; random keys by their data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def from_numbers(numbers: np.ndarray, like: Any) -> jax.Array:
+    """The inverse of `as_numbers`, for a leaf of the same kind."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(numbers), impl=jax.random.key_impl(like))
+    return jnp.asarray(numbers)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def fingerprint(program_text: str, *trees: Any) -> str:
     """SHA-256 of a program and of arrays: runs that share it take the same steps."""
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", program_text).encode())
     digest.update(jax.__version__.encode())
     for leaf in jax.tree.leaves(trees):
-        array = np.asarray(leaf)
+        array = as_numbers(leaf)
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -155,6 +155,7 @@ def limit_distance(
     sizes = [int(w) for w in widths]
     if len(sizes) < 3 or sorted(set(sizes)) != sizes:
         raise ValueError(f"`widths` is {list(widths)}; give at least three, rising.")
+    checks.count(drift_examples, "drift_examples", "limit_distance")
     begun = time.monotonic()
     train_kernel, cross = gram(net, x, get="ntk", progress=False), gram(net, x_test, x, get="ntk", progress=False)
     goal = np.asarray(checks.real_array(y, "y"), np.float64)
@@ -261,12 +262,14 @@ def _meeting(widths: np.ndarray, distance: np.ndarray, stderr: np.ndarray, goal:
     if not (np.isfinite(distance).all() and (distance > 0).all()):
         return nothing
     at, value = np.log(widths), np.log(distance)
-    relative = np.where(np.isfinite(stderr) & (stderr > 0), stderr / distance, 1.0)
+    known = bool(np.isfinite(stderr).all() and (stderr > 0).all())
+    relative = stderr / distance if known else np.ones_like(distance)
     design = np.stack([np.ones_like(at), at], axis=1) / relative[:, None]
     covariance = np.linalg.inv(design.T @ design)
     intercept, slope = covariance @ design.T @ (value / relative)
     residual = design @ [intercept, slope] - value / relative
-    covariance = covariance * max(1.0, float(residual @ residual) / max(len(at) - 2, 1))  # scatter beyond the errors
+    scatter = float(residual @ residual) / max(len(at) - 2, 1)
+    covariance = covariance * (max(1.0, scatter) if known else scatter)  # what the errors do not explain counts too
     found = {**nothing, "exponent": float(slope), "exponent_stderr": float(covariance[1, 1] ** 0.5)}
     if slope >= 0:
         return found

@@ -104,7 +104,9 @@ def stable_rate(system: System) -> float:
         largest = float(np.linalg.eigvalsh(dense)[-1])
     else:
         dtype = np.float64 if system.double else np.float32
-        operator = LinearOperator((size, size), matvec=lambda v: product(v.reshape(shape)).reshape(-1), dtype=dtype)
+        operator = LinearOperator(
+            (size, size), matvec=lambda v: product(v.reshape(shape)).reshape(-1).astype(dtype), dtype=dtype
+        )
         start = np.random.default_rng(0).normal(size=size).astype(dtype)
         if not np.any(operator.matvec(start)):
             return float("inf")

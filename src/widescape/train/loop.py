@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from widescape.core import tree
+from widescape.core import checks, tree
 from widescape.curvature.system import Loss, Reduction, losses_of
 from widescape.train.expansion import center, linearize
 from widescape.train.interventions import penalized
@@ -142,8 +143,10 @@ def pull_of(penalty: Any, params: Any) -> Pull:
 
 def as_optimizer(optimizer: Any) -> optax.GradientTransformation:
     """An optax transformation; a number becomes gradient descent at that rate."""
-    if isinstance(optimizer, (int, float)) and not isinstance(optimizer, bool):
-        return _descent(float(optimizer))
+    if np.ndim(optimizer) == 0 and isinstance(optimizer, int | float | np.number | np.ndarray | jax.Array):
+        rate = checks.number(optimizer, "optimizer", "training")
+        checks.not_negative(rate, "optimizer", "training")
+        return _descent(rate)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"`optimizer` is {optimizer!r}; give an optax transformation, or a learning rate.")
     return optimizer
@@ -155,11 +158,16 @@ def _descent(rate: float) -> optax.GradientTransformation:
     return optax.sgd(rate)
 
 
-def record_steps(steps: int, per_decade: int = 8) -> list[int]:
-    """Steps at which history is recorded: 0, about `per_decade` per factor of ten, and the last one."""
-    grid = {0, steps}
+def record_grid(steps: int, per_decade: int = 8) -> list[int]:
+    """Steps up to `steps` at which history is recorded, whatever the last one is: 0, and a few per factor of ten."""
+    grid = {0}
     k = 0
-    while (step := round(10 ** (k / per_decade))) < steps:
+    while (step := round(10 ** (k / per_decade))) <= steps:
         grid.add(step)
         k += 1
     return sorted(grid)
+
+
+def record_steps(steps: int) -> list[int]:
+    """The grid and the last step."""
+    return sorted({*record_grid(steps), steps})

@@ -18,6 +18,7 @@ from widescape.core.progress import track
 from widescape.core.random import named_key
 from widescape.core.result import Result, quantity
 from widescape.curvature import System
+from widescape.curvature.request import checked, hashable
 from widescape.curvature.system import Loss, Reduction
 from widescape.curvature.tangent import prepare
 from widescape.kernels.monte_carlo import Pair, initializer_of
@@ -131,16 +132,19 @@ def ensemble(
         raise ValueError(f"`batch_size` is {batch_size}, but there are {first.num_examples} examples.")
     checks.count(drift_examples, "drift_examples", "ensemble", minimum=0)
     test = first.x if x_test is None else System(apply, first.params, x_test).x
-    program = Program(apply, loss, reduction, as_optimizer(optimizer), batch_size, linearize, center)
-    at_once = members_at_once or _members_that_fit(first, num_members)
+    program = Program(
+        hashable(apply), hashable(loss), reduction, as_optimizer(optimizer), batch_size, linearize, center
+    )
+    at_once = members_at_once or _members_that_fit(first, num_members, batch_size)
     groups = [range(i, min(i + at_once, num_members)) for i in range(0, num_members, at_once)]
     parts = []
-    with double_scope(first.double):
-        for members in track(groups, "ensemble", show=progress):
-            keys = [named_key(key, "member", i) for i in members]
-            parts.append(
-                _train_group(program, [draw(k) for k in keys], keys, first, test, penalty, steps, drift_examples)
-            )
+    for members in track(groups, "ensemble", show=progress):
+        keys = [named_key(key, "member", i) for i in members]
+        starts = [
+            System(apply, draw(k), first.x).params for k in keys
+        ]  # drawn outside of the scope, cast like the data
+        with double_scope(first.double):
+            parts.append(_train_group(program, starts, keys, first, test, penalty, steps, drift_examples))
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in ("loss", "distance")}
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in joined}
     outputs = rows["outputs"]
@@ -243,9 +247,11 @@ def _cast(x: Any, double: bool | None) -> Any:
     return array
 
 
-def _members_that_fit(system: System, num_members: int) -> int:
+def _members_that_fit(system: System, num_members: int, batch_size: int | None) -> int:
     """Members whose parameters, optimizer state and activations fit a quarter of the free memory."""
     item = 8 if system.double else 4
-    activations = prepare(system.f, system.params, system.x)._job.uses.width * system.num_examples
+    examples = system.num_examples if batch_size is None else batch_size
+    uses = checked(system.f, system.params, system.x, None, "trace", None, mixes=False).uses
+    activations = uses.width * examples
     each = item * (9 * system.num_params + 3 * activations)
     return int(max(1, min(num_members, available_bytes() // 4 // each)))

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,18 @@ from jax.flatten_util import ravel_pytree
 
 from widescape.core import checks
 from widescape.core.chart import Chart, Marker, Series
-from widescape.core.errors import ShapeError
+from widescape.core.errors import CheckpointError, ShapeError
 from widescape.core.evidence import EXACT
 from widescape.core.precision import double_scope
 from widescape.core.progress import track
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
 from widescape.curvature import System
+from widescape.curvature import program as _program
+from widescape.curvature.request import hashable
 from widescape.curvature.tangent import PreparedKernel, prepare
 from widescape.train import checkpoint as _checkpoint
+from widescape.train.checkpoint import as_numbers
 from widescape.train.interventions import Penalty
 from widescape.train.loop import (
     Measured,
@@ -33,6 +36,7 @@ from widescape.train.loop import (
     as_optimizer,
     measure,
     pull_of,
+    record_grid,
     record_steps,
     step_gradient,
 )
@@ -166,20 +170,22 @@ def fit(
     )
     path = None if checkpoint is None else Path(checkpoint)
     with double_scope(job.double):
-        mark = job.fingerprint() if path is not None else ""
-        progressing = (
-            _Run(job) if path is None or not path.exists() else _Run.resumed(job, *_checkpoint.load(path, mark))
-        )
+        running, mark = _Run(job), ""
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work
+            mark = job.fingerprint()
+            if path.exists():
+                running.resume(*_checkpoint.load(path, mark))
         saved = time.monotonic()
         try:
-            for _ in track(progressing.pieces(), "training", total=steps, show=progress):
+            for _ in track(running.pieces(), "training", total=steps, show=progress):
                 if path is not None and time.monotonic() - saved > _SECONDS_PER_CHECKPOINT:
-                    _checkpoint.save(path, *progressing.packed(mark))
+                    _checkpoint.save(path, *running.packed(mark))
                     saved = time.monotonic()
         finally:
             if path is not None:
-                _checkpoint.save(path, *progressing.packed(mark))
-        return progressing.result(system)
+                _checkpoint.save(path, *running.packed(mark))
+        return running.result(system)
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,7 @@ class _Job:
     patience: int | None
     penalty: Penalty | None
     kernel: PreparedKernel | None
+    drift_examples: int
     double: bool
 
     def fingerprint(self) -> str:
@@ -208,118 +215,129 @@ class _Job:
             return self.program.optimizer.update(gradient, state.optimizer, state.params)
 
         state = State(self.params, self.program.optimizer.init(self.params))
-        text = f"{jax.make_jaxpr(step)(state, self.x, self.y)} {self.program.batch_size} {self.patience}"
-        return _checkpoint.fingerprint(
-            text, self.params, pull, self.x, self.y, jax.random.key_data(self.key), self.held_out or ()
-        )
+        program, own = jax.make_jaxpr(step)(state, self.x, self.y), self.program
+        text = f"{program} {own.batch_size} {own.linearized} {own.centered} {self.patience} {self.drift_examples}"
+        held = list(_program.constants(program))
+        return _checkpoint.fingerprint(text, state, pull, self.x, self.y, self.key, self.held_out or (), held)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Progress:
+    """Where a run stands. Replaced as a whole, so that an interruption never finds half of a change."""
+
+    step: int
+    state: State
+    best: Any
+    best_step: int
+    status: TrainingStatus = TrainingStatus.OK
+    recorded: tuple[int, ...] = ()
+    history: tuple[tuple[float, ...], ...] = ()
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of the history."""
+        return np.asarray([row[_COLUMNS.index(name)] for row in self.history])
+
+
 class _Run:
     """Training in progress."""
 
-    job: _Job
-    step: int = 0
-    state: State | None = None
-    best: Any = None
-    best_step: int = 0
-    status: TrainingStatus = TrainingStatus.OK
-    recorded: list[int] = field(default_factory=list)
-    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
-    first_kernel: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.state is None:
-            start = jax.tree.map(jnp.asarray, self.job.params)
-            self.state = State(start, self.job.program.optimizer.init(start))
-            self.best = start
-        if self.job.kernel is not None:
-            self.first_kernel = self.job.kernel.at(self.job.params)
+    def __init__(self, job: _Job) -> None:
+        start = jax.tree.map(jnp.asarray, job.params)
+        self.job = job
+        self.at = _Progress(0, State(start, job.program.optimizer.init(start)), start, 0)
+        self.first_kernel = None if job.kernel is None else job.kernel.at(job.params)
 
     def pieces(self) -> Iterator[None]:
         """Take the steps, yielding once for each."""
         job = self.job
         pull = pull_of(job.penalty, job.params)
-        yield from (None for _ in range(self.step))
+        yield from (None for _ in range(self.at.step))
         per_second = 1.0
-        if not self.recorded:
-            self._record()
         for goal in record_steps(job.steps):
-            while self.step < goal and self.status is TrainingStatus.OK:
-                stop = min(goal, self.step + max(1, int(per_second * _SECONDS_PER_PIECE)))
-                start, begun = self.step, time.monotonic()
-                self.state = jax.block_until_ready(
-                    advance(job.program, self.state, job.params, pull, job.key, job.x, job.y, start, stop)
+            while self.at.step < goal and self.at.status is TrainingStatus.OK:
+                first = self.at.step
+                last, begun = min(goal, first + max(1, int(per_second * _SECONDS_PER_PIECE))), time.monotonic()
+                state = jax.block_until_ready(
+                    advance(job.program, self.at.state, job.params, pull, job.key, job.x, job.y, first, last)
                 )
-                per_second = (stop - start) / max(time.monotonic() - begun, 1e-6)
-                self.step = stop
-                yield from (None for _ in range(start, stop))
-            if self.status is TrainingStatus.OK and self.step == goal and self.recorded[-1] != goal:
-                self._record()
-        yield from (None for _ in range(self.step, job.steps))
+                self.at = replace(self.at, step=last, state=state)
+                per_second = (last - first) / max(time.monotonic() - begun, 1e-6)
+                yield from (None for _ in range(first, last))
+            due = self.at.step == goal and (not self.at.recorded or self.at.recorded[-1] < goal)
+            if due and self.at.status is TrainingStatus.OK and goal in record_grid(job.steps):
+                self.at = self._recorded()
+        yield from (None for _ in range(self.at.step, job.steps))
 
-    def _record(self) -> None:
-        """Measure the present parameters; keep them if they are the best, and judge whether to go on."""
-        job, params = self.job, self.state.params  # type: ignore[union-attr]
+    def _recorded(self) -> _Progress:
+        """The present state measured; its parameters kept if they are the best, and a judgment whether to go on."""
+        job, at = self.job, self.at
+        params = at.state.params
         measured: Measured = measure(job.program, params, job.params, job.x, job.y, job.held_out)
         row = {name: float(value) for name, value in measured._asdict().items()}
         finite = np.isfinite(row["loss"]) and np.isfinite(row["distance"])
         row["drift"] = self._drift(params) if finite else float("nan")
-        self.recorded.append(self.step)
-        for name, value in row.items():
-            self.history[name].append(value)
+        history = (*at.history, tuple(row[name] for name in _COLUMNS))
+        at = replace(at, recorded=(*at.recorded, at.step), history=history)
         if not finite:
-            self.status = TrainingStatus.DIVERGED
-            return
-        losses = self.history["validation_loss"]
-        if job.held_out is None or row["validation_loss"] <= np.nanmin(losses):
-            self.best, self.best_step = params, self.step
-        elif job.patience is not None:
-            since = len(self.recorded) - 1 - self.recorded.index(self.best_step)
-            if since >= job.patience:
-                self.status = TrainingStatus.STOPPED_EARLY
+            return replace(at, status=TrainingStatus.DIVERGED)
+        if job.held_out is None or row["validation_loss"] <= np.nanmin(at.column("validation_loss")):
+            return replace(at, best=params, best_step=at.step)
+        since = len(at.recorded) - 1 - at.recorded.index(at.best_step)
+        if job.patience is not None and since >= job.patience:
+            return replace(at, status=TrainingStatus.STOPPED_EARLY)
+        return at
 
     def _drift(self, params: Any) -> float:
         if self.job.kernel is None or self.first_kernel is None:
             return float("nan")
+        if self.job.program.linearized:
+            return 0.0
         change = self.job.kernel.at(params) - self.first_kernel
         return float(np.linalg.norm(change) / np.linalg.norm(self.first_kernel))
 
     def packed(self, mark: str) -> tuple[dict[str, np.ndarray], str, dict[str, Any]]:
         """Everything that a checkpoint holds."""
-        arrays = {f"state.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
-        arrays.update({f"best.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.best))})
-        arrays.update({f"history.{name}": np.asarray(column) for name, column in self.history.items()})
-        facts = {
-            "step": self.step,
-            "best_step": self.best_step,
-            "status": self.status.name,
-            "recorded": self.recorded,
-        }
+        at = self.at
+        arrays = {f"state.{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.state))}
+        arrays.update({f"best.{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.best))})
+        arrays["history"] = np.asarray(at.history, np.float64).reshape(-1, len(_COLUMNS))
+        facts = {"step": at.step, "best_step": at.best_step, "status": at.status.name, "recorded": list(at.recorded)}
         return arrays, mark, facts
 
-    @classmethod
-    def resumed(cls, job: _Job, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> "_Run":
-        """A run as a checkpoint left it."""
-        run = cls(job)
-        run.state = _refilled(run.state, arrays, "state")
-        run.best = _refilled(run.best, arrays, "best")
-        run.step, run.best_step, run.recorded = facts["step"], facts["best_step"], facts["recorded"]
-        run.status = TrainingStatus[facts["status"]]
-        run.history = {name: arrays[f"history.{name}"].tolist() for name in _COLUMNS}
-        return run
+    def resume(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Take a run up where a checkpoint left it.
+
+        Raises:
+            CheckpointError: it has taken more steps than are asked for.
+        """
+        if facts["step"] > self.job.steps:
+            raise CheckpointError(
+                f"the checkpoint has taken {facts['step']:,} steps, more than the {self.job.steps:,} that are asked "
+                "for. Give at least as many, or another path."
+            )
+        self.at = _Progress(
+            step=facts["step"],
+            state=_refilled(self.at.state, arrays, "state"),
+            best=_refilled(self.at.best, arrays, "best"),
+            best_step=facts["best_step"],
+            status=TrainingStatus[facts["status"]],
+            recorded=tuple(facts["recorded"]),
+            history=tuple(map(tuple, arrays["history"].tolist())),
+        )
 
     def result(self, system: System) -> TrainingRun:
-        """The run as a result."""
-        flat, _ = ravel_pytree(self.best)
-        columns = {name: np.asarray(column) for name, column in self.history.items()}
+        """The run as a result, with its last step measured; a checkpoint keeps only the grid, to be continued."""
+        at = self.at
+        if at.status is TrainingStatus.OK and at.recorded[-1] < at.step:
+            at = self._recorded()
+        flat, _ = ravel_pytree(at.best)
         run = TrainingRun(
-            status=self.status,
+            status=at.status,
             w=np.asarray(flat),
-            num_steps=self.step,
-            best_step=self.best_step,
-            steps=np.asarray(self.recorded),
-            **columns,  # type: ignore[arg-type]
+            num_steps=at.step,
+            best_step=at.best_step,
+            steps=np.asarray(at.recorded),
+            **{name: at.column(name) for name in _COLUMNS},  # type: ignore[arg-type]
         )
         object.__setattr__(run, "_unravel", system.unravel)
         return run
@@ -327,7 +345,8 @@ class _Run:
 
 def _refilled(like: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     leaves, structure = jax.tree.flatten(like)
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"{name}.{i}"]) for i in range(len(leaves))])
+    read = [_checkpoint.from_numbers(arrays[f"{name}.{i}"], leaf) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, read)
 
 
 def _checked(
@@ -370,7 +389,13 @@ def _checked(
         kernel = prepare(system.f, system.params, few)
     return _Job(
         program=Program(
-            system.f, system.loss, system.reduction, as_optimizer(optimizer), batch_size, linearize, center
+            hashable(system.f),
+            hashable(system.loss),
+            system.reduction,
+            as_optimizer(optimizer),
+            batch_size,
+            linearize,
+            center,
         ),
         params=system.params,
         x=system.x,
@@ -381,5 +406,6 @@ def _checked(
         patience=patience,
         penalty=penalty,
         kernel=kernel,
+        drift_examples=drift_examples,
         double=system.double,
     )
