@@ -22,8 +22,9 @@ _SMALL_CHUNK = 16
 _RUNTIME_BYTES = 128 * 2**20  # compiling and running for the first time, measured
 _LARGEST_FACTORS = 2**30  # bytes of the factors of one chunk beyond which larger chunks are not faster, measured
 # Flops of a matrix product that take as long as writing one number, measured (benchmarks/tangent.py): of a Jacobian's
-# row, which XLA computes as outer products one by one; and of anything else.
-_ROW_ENTRY, _WRITE = 400.0, 40.0
+# row, which XLA computes as outer products one by one; and of anything else. And by how much a product of rows with few
+# rows on either side, as for a trace, is slower per flop.
+_ROW_ENTRY, _WRITE, _THIN = 450.0, 40.0, 6.0
 
 
 class TangentPlan(Result):
@@ -69,26 +70,25 @@ def count_costs(job: Job) -> dict[str, float]:
     c, params = job.num_outputs, sum(job.sizes)
     rows = n1 if job.x2 is None else n1 + n2
     squares = c * c if job.outputs == "full" else c
+    per_entry = 2.0 * squares * (1.0 if job.outputs == "full" else _THIN)
     forward = job.uses.flops / (n1 if job.model.mixes else 1)
     width = job.uses.width / (n1 if job.model.mixes else 1)
     back = rows * (forward + c * (2 * forward + _ROW_ENTRY * params + _WRITE * width))
     costs = {
-        "jacobian": back + 2 * job.pairs * squares * params,
+        "jacobian": back + job.pairs * per_entry * params,
         "ntvp": back + n1 * n2 * c * (2 * forward + _WRITE * width),
         "structured": float("inf"),
     }
     if job.uses.sites and not job.model.mixes:
         direct = sum(job.sizes[i] for i in job.uses.direct)
-        cost = (
-            rows * (forward + c * (forward + _ROW_ENTRY * direct + _WRITE * width)) + 2 * job.pairs * squares * direct
-        )
+        cost = rows * (forward + c * (forward + _ROW_ENTRY * direct + _WRITE * width)) + job.pairs * per_entry * direct
         for site in job.uses.sites.values():
             if _factors.keeps_factors(site, job.outputs, c):
                 pair = site.positions**2 * (2 * site.inputs + 2 * squares * site.outputs + _WRITE * squares)
                 cost += job.pairs * pair
             else:
                 entries = site.inputs * site.outputs
-                cost += rows * c * entries * (2 * site.positions + _ROW_ENTRY) + 2 * job.pairs * squares * entries
+                cost += rows * c * entries * (2 * site.positions + _ROW_ENTRY) + job.pairs * per_entry * entries
         costs["structured"] = cost
     return costs
 

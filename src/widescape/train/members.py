@@ -1,5 +1,6 @@
 """Many networks trained from independent starts, at once."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -135,16 +136,22 @@ def ensemble(
     program = Program(
         hashable(apply), hashable(loss), reduction, as_optimizer(optimizer), batch_size, linearize, center
     )
+    if members_at_once is not None:
+        checks.count(members_at_once, "members_at_once", "ensemble")
     at_once = members_at_once or _members_that_fit(first, num_members, batch_size)
     groups = [range(i, min(i + at_once, num_members)) for i in range(0, num_members, at_once)]
-    parts = []
-    for members in track(groups, "ensemble", show=progress):
-        keys = [named_key(key, "member", i) for i in members]
-        starts = [
-            System(apply, draw(k), first.x).params for k in keys
-        ]  # drawn outside of the scope, cast like the data
-        with double_scope(first.double):
-            parts.append(_train_group(program, starts, keys, first, test, penalty, steps, drift_examples))
+    parts: list[dict[str, np.ndarray]] = []
+
+    def work() -> Iterator[None]:
+        for members in groups:
+            keys = [named_key(key, "member", i) for i in members]
+            starts = [System(apply, draw(k), first.x).params for k in keys]  # drawn as they come, cast like the data
+            group = _Group(program, starts, keys, first, test, penalty, first.double)
+            yield from group.train(steps)
+            parts.append(group.outcome(drift_examples))
+
+    for _ in track(work(), "ensemble", total=len(groups) * len(record_steps(steps)), show=progress):
+        pass
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in ("loss", "distance")}
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in joined}
     outputs = rows["outputs"]
@@ -159,43 +166,62 @@ def ensemble(
     )
 
 
-def _train_group(
-    program: Program,
-    starts: list[Any],
-    keys: list[jax.Array],
-    system: System,
-    test: Any,
-    penalty: Penalty | None,
-    steps: int,
-    drift_examples: int,
-) -> dict[str, np.ndarray]:
-    """Train some members side by side."""
-    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    pulls = [pull_of(penalty, params) for params in starts]
-    pull = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulls)
-    key = jnp.stack(keys)
-    state = State(start, jax.vmap(program.optimizer.init)(start))
-    both = jax.tree.map(lambda *leaves: np.concatenate(leaves), system.x, test)
-    before = np.asarray(_predict(program, start, start, both))
-    recorded, step = [], 0
-    for goal in record_steps(steps):
-        if goal > step:
-            state = _advance(program, state, start, pull, key, system.x, system.y, step, goal)
+class _Group:
+    """Some members, trained side by side."""
+
+    def __init__(
+        self,
+        program: Program,
+        starts: list[Any],
+        keys: list[jax.Array],
+        system: System,
+        test: Any,
+        penalty: Penalty | None,
+        double: bool,
+    ) -> None:
+        self.program, self.starts, self.system, self.double = program, starts, system, double
+        self.recorded: list[list[np.ndarray]] = []
+        with double_scope(double):
+            self.start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+            pulls = [pull_of(penalty, params) for params in starts]
+            self.pull = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulls)
+            self.key = jnp.stack(keys)
+            self.state = State(self.start, jax.vmap(program.optimizer.init)(self.start))
+            self.both = jax.tree.map(lambda *leaves: np.concatenate(leaves), system.x, test)
+            self.before = np.asarray(_predict(program, self.start, self.start, self.both))
+
+    def train(self, steps: int) -> Iterator[None]:
+        """Take the steps, yielding at each recorded one."""
+        x, y, step = self.system.x, self.system.y, 0
+        for goal in record_steps(steps):
+            self._advance_to(step, goal, x, y)
             step = goal
-        recorded.append([np.asarray(v) for v in _measure(program, state.params, start, system.x, system.y)])
-    after = np.asarray(_predict(program, state.params, start, both))
-    n, cut = len(starts), system.num_examples
-    return {
-        "outputs": after[:, cut:],
-        "train_outputs": after[:, :cut],
-        "initial_outputs": before[:, cut:],
-        "initial_train_outputs": before[:, :cut],
-        "drift": _drifts(program, starts, state.params, system, drift_examples)
-        if drift_examples
-        else np.full(n, np.nan),
-        "loss": np.stack([loss for loss, _ in recorded]),
-        "distance": np.stack([distance for _, distance in recorded]),
-    }
+            yield
+
+    def _advance_to(self, step: int, goal: int, x: Any, y: Any) -> None:
+        with double_scope(self.double):
+            if goal > step:
+                self.state = _advance(self.program, self.state, self.start, self.pull, self.key, x, y, step, goal)
+            row = _measure(self.program, self.state.params, self.start, x, y)
+            self.recorded.append([np.asarray(v) for v in row])
+
+    def outcome(self, drift_examples: int) -> dict[str, np.ndarray]:
+        """Outputs before and after, and the history."""
+        n, cut = len(self.starts), self.system.num_examples
+        with double_scope(self.double):
+            after = np.asarray(_predict(self.program, self.state.params, self.start, self.both))
+            drift = np.full(n, np.nan)
+            if drift_examples:
+                drift = _drifts(self.program, self.starts, self.state.params, self.system, drift_examples)
+        return {
+            "outputs": after[:, cut:],
+            "train_outputs": after[:, :cut],
+            "initial_outputs": self.before[:, cut:],
+            "initial_train_outputs": self.before[:, :cut],
+            "drift": drift,
+            "loss": np.stack([loss for loss, _ in self.recorded]),
+            "distance": np.stack([distance for _, distance in self.recorded]),
+        }
 
 
 @partial(jax.jit, static_argnums=(0,))
