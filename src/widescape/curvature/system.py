@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from widescape.core import checks
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 from widescape.core.precision import has_float64
+from widescape.curvature.request import count_examples
 
 PerExampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
 Loss = Literal["square", "cross_entropy"] | PerExampleLoss
@@ -66,7 +67,7 @@ class System:
             checks.choice(loss, "loss", ("square", "cross_entropy"))
         _check_params(params)
         self.f, self.loss, self.reduction = f, loss, reduction
-        self.num_examples = _count_examples(x)
+        self.num_examples = _checked_examples(x)
         self._double = has_float64(params, x)
         self.flat, self._unravel = self._scoped(_flatten, params, self._double)
         self.num_params = self.flat.size
@@ -308,13 +309,10 @@ def _check_params(params: Any) -> None:
         checks.all_finite(checks.real_array(leaf, name), name)
 
 
-def _count_examples(x: Any) -> int:
-    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-    if len(sizes) != 1 or sizes in ({()}, {(0,)}):
-        raise ShapeError(
-            f"the leaves of `x` must have the same positive number of examples first; they have {sorted(sizes)}."
-        )
+def _checked_examples(x: Any) -> int:
+    """How many examples there are, after their check."""
+    n = count_examples(x, "x")
     for leaf in jax.tree.leaves(x):
         if np.asarray(leaf).dtype.kind == "f":
             checks.all_finite(np.asarray(leaf), "x")
-    return int(sizes.pop()[0])
+    return n

@@ -98,30 +98,16 @@ def empirical_ntk(
         [[5.0, 6.0], [6.0, 9.0]]
     """
     f, params, x1 = _unpacked(f, params, x1)
+    options: dict[str, Any] = {
+        "method": method,
+        "outputs": outputs,
+        "trainable": trainable,
+        "mixes_examples": mixes_examples,
+        "budget_gb": budget_gb,
+    }
     if plan:
-        return prepare(
-            f,
-            params,
-            x1,
-            x2,
-            method=method,
-            outputs=outputs,
-            trainable=trainable,
-            mixes_examples=mixes_examples,
-            budget_gb=budget_gb,
-        ).plan
-    return tangent_kernel(
-        f,
-        params,
-        x1,
-        x2,
-        method=method,
-        outputs=outputs,
-        trainable=trainable,
-        mixes_examples=mixes_examples,
-        budget_gb=budget_gb,
-        progress=progress,
-    )
+        return prepare(f, params, x1, x2, **options).plan
+    return tangent_kernel(f, params, x1, x2, progress=progress, **options)
 
 
 def empirical_nngp(f: Function | System, params: Any = None, x1: Any = None, x2: Any = None) -> np.ndarray:

@@ -208,7 +208,11 @@ def _meeting(study: train.LimitDistance) -> str:
 
 
 def _pm(value: float, error: float) -> str:
-    return f"{value:.3g}" if not np.isfinite(error) else f"{value:.3g} ± {error:.1g}"
+    """A value with as many digits as its error has meaning."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.3g}"
+    digits = max(0, -int(np.floor(np.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _of(study: train.LimitDistance, name: str, place: int = -1, *, percent: bool = False) -> str:

@@ -71,7 +71,9 @@ class LimitDistance(Result):
             ("linear_to_limit", "linearization to limit"),
         )
         kernels = (("kernel_error", "before training, to the limit"), ("drift", "moved by training"))
-        caption = f"Means over {self.num_members} networks, after {self.num_steps} steps; bands are one standard error."
+        caption = (
+            f"Means over {self.num_members} networks, after {self.num_steps} steps; intervals are one standard error."
+        )
         met = Marker(self.tolerance * self.scale, f"{100 * self.tolerance:.0f}% of the prediction")
         return (
             self._chart(
