@@ -70,9 +70,11 @@ def test_linearized_members_end_at_their_kernels_predictions(sets: Any) -> None:
 
 def test_a_pair_of_functions_and_divergence(sets: Any) -> None:
     x, y, _ = sets
-    pair = (lambda key: jax.random.normal(key, (4, 1)), lambda w, x: x @ w)
+    pair = (lambda key: jax.random.normal(key, (4, 1), np.float32), lambda w, x: x @ w)
     run = train.ensemble(pair, jax.random.key(4), 2, x.astype(np.float32), y.astype(np.float32), 100.0, 100)
     assert run.diverged.all()
+    wild = train.ensemble(pair, jax.random.key(4), 2, x, y, 100.0, 100)  # float64 data: finite, and beyond squaring
+    assert np.abs(wild.mean).max() > 1e160
     calm = train.ensemble(pair, jax.random.key(4), 1, x.astype(np.float32), y.astype(np.float32), 0.1, 10)
     assert not calm.diverged.any()
     assert np.isinf(calm.stderr).all()

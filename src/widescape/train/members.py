@@ -155,9 +155,11 @@ def ensemble(
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in ("loss", "distance")}
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in joined}
     outputs = rows["outputs"]
-    spread = outputs.std(axis=0, ddof=1) if num_members > 1 else np.full(outputs.shape[1:], np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):  # members that diverged are kept
+        mean = outputs.mean(axis=0)
+        spread = outputs.std(axis=0, ddof=1) if num_members > 1 else np.full(outputs.shape[1:], np.inf)
     return EnsembleRun(
-        mean=outputs.mean(axis=0),
+        mean=mean,
         stderr=spread / num_members**0.5,
         steps=np.asarray(record_steps(steps)),
         diverged=~np.isfinite(joined["loss"]).all(axis=0),
