@@ -32,7 +32,7 @@ def survey(
             pair of one and a test set (x, y). The file is run.
         out: folder for survey.html, survey.json and figures/.
         seed: every random draw derives from it.
-        full: lift the limit of 20 seconds per chapter.
+        full: lift the limit of 25 seconds per chapter.
         json: print the JSON document on standard output instead of sentences.
     """
     from widescape.data import load

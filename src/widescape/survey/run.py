@@ -16,7 +16,7 @@ from widescape.survey.subject import of_dataset, of_system
 
 CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (infinite_limit.chapter, finite_networks.chapter)
 TITLES: dict[Any, str] = {infinite_limit.chapter: infinite_limit.TITLE, finite_networks.chapter: finite_networks.TITLE}
-SECONDS_PER_CHAPTER = 20.0
+SECONDS_PER_CHAPTER = 25.0
 
 
 def survey(
@@ -39,7 +39,7 @@ def survey(
         data: a name that `widescape.data.load` knows, a `Dataset`, or a `System`.
         test: held-out (x, y) of a system; None holds out a fifth of its examples.
         seed: every random draw derives from it.
-        full: lift the budget of 20 seconds per chapter.
+        full: lift the budget of 25 seconds per chapter.
         name: how the page calls a system.
         say: called with lines of progress.
         command: the command that the page names; None for the one that repeats it.
@@ -50,7 +50,7 @@ def survey(
     Raises:
         DataError: the data set is unknown or absent, or the system has no targets.
 
-    Cost: about 20 seconds per chapter on two cores, or as long as all the data take with `full`.
+    Cost: about 25 seconds per chapter on two cores, or as long as all the data take with `full`.
     """
     watch = Stopwatch()
     checks.count(seed, "seed", "survey", minimum=0)
