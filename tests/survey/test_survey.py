@@ -62,6 +62,19 @@ def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
     assert report.provenance["network"] == repr(net)
 
 
+def test_a_network_without_a_limit_leaves_out_what_needs_one(quick: None) -> None:
+    net = arch.fc(1, 8, 3, activation=arch.Gelu(), param="standard")
+    report = survey.survey(labeled_system(net))
+    assert [c.name for c in report.chapters] == ["finite-networks"]
+    assert "no limit" in report.left_out["The infinite-width limit"]
+
+
+def test_one_hot_targets_are_scored_as_classes(quick: None) -> None:
+    labels = np.asarray(labeled_system().y)
+    report = survey.survey(System(plain, plain_params(), labeled_system().x, np.eye(3)[labels], reduction="mean"))
+    assert "score of the function" in report.chapters[-1].results
+
+
 def test_regression_has_no_classes(quick: None) -> None:
     r = np.random.default_rng(2)
     x = r.normal(size=(40, 4))

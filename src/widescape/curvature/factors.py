@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -239,16 +238,14 @@ def numbers_per_example(
         return float(num_outputs * sum(sizes)), float(pairs)
     held, tile = float(num_outputs * sum(sizes[i] for i in uses.direct)), float(pairs)
     for site in uses.sites.values():
+        held += site.positions * (site.inputs + num_outputs * site.outputs)
         if keeps_factors(site, outputs, num_outputs):
-            held += site.positions * (site.inputs + num_outputs * site.outputs)
             tile = max(tile, site.positions**2 * (1.0 + pairs))
         else:
-            held += num_outputs * site.inputs * site.outputs + site.positions * (
-                site.inputs + num_outputs * site.outputs
-            )
+            held += num_outputs * site.inputs * site.outputs
     return held, tile
 
 
-def site_sizes(uses: Uses) -> dict[int, int]:
-    """Entries of each weight with a site."""
-    return {site.leaf: prod((site.inputs, site.outputs)) for site in uses.sites.values()}
+def structured_size(uses: Uses) -> int:
+    """Entries of all weights with a site."""
+    return sum(site.inputs * site.outputs for site in uses.sites.values())

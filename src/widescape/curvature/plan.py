@@ -219,7 +219,7 @@ def describe(job: Job, method: str, costs: dict[str, float], layout: Layout, bud
         columns=n2,
         num_outputs=job.num_outputs,
         num_params=sum(job.sizes),
-        structured_params=sum(_factors.site_sizes(job.uses).values()),
+        structured_params=_factors.structured_size(job.uses),
         chunk=layout.chunk,
         panel=layout.panel,
         passes=len(list(layout.passes(job.num_outputs))),

@@ -19,6 +19,7 @@ from widescape.predict.score import (
     classification_score,
     one_hot,
     paired_difference,
+    root_mean_square,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "reg_path",
     "regularizer_charts",
     "regularizer_curve",
+    "root_mean_square",
 ]

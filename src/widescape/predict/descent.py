@@ -50,7 +50,7 @@ def discrete_gd(
 
     Raises:
         ShapeError, DtypeError, ValueError: arguments that do not fit.
-        NonFiniteError: descent diverges beyond the largest double; `max_learning_rate` is too small for this `lr`.
+        NonFiniteError: descent diverges beyond the largest double; `lr` is above `max_learning_rate`.
 
     Cost: about 9 m^3 flops for the eigendecomposition; each number of steps takes 2 m^2 C more, however many they are.
 

@@ -55,6 +55,16 @@ def paired_difference(first: Any, second: Any) -> PairedDifference:
     )
 
 
+def root_mean_square(values: Any) -> float:
+    """The root of the mean of the squares of all entries, in float64.
+
+    Example:
+        >>> round(root_mean_square(np.array([3.0, 4.0])) ** 2, 9)
+        12.5
+    """
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
 def one_hot(labels: Any, num_classes: int) -> np.ndarray:
     """Centered one-hot targets: 1 - 1/C at the label and -1/C elsewhere, (n, C) in float64.
 

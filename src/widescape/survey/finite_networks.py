@@ -9,7 +9,6 @@ import numpy as np
 
 from widescape import arch, kernels, predict, train
 from widescape.core.chart import Chart, Series
-from widescape.core.errors import NonGaussianInputError, NotTractableError
 from widescape.core.evidence import EXACT
 from widescape.core.random import named_key
 from widescape.core.result import Result, quantity
@@ -17,6 +16,7 @@ from widescape.core.table import Table
 from widescape.curvature import System
 from widescape.data import Dataset, standardize
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch
+from widescape.survey.subject import class_labels
 
 TITLE = "Finite networks beside their limit"
 _FEW = 300  # examples of a user's system that are trained on, and whose tangent kernel is taken
@@ -68,23 +68,20 @@ def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapte
     targets = predict.one_hot(part.y_train, data.num_classes)
     key = named_key(jax.random.key(context.seed), "finite networks")
     context.say(f"training {size.members} networks of each width, and their linearizations")
-    try:
-        study = train.limit_distance(
-            net,
-            key,
-            x,
-            targets,
-            x_test,
-            widths=size.widths,
-            num_members=size.members,
-            steps=size.steps,
-            center=True,
-            seconds=None if context.budget is None else 0.8 * context.budget,
-            keep_runs=True,
-            progress=False,
-        )
-    except (NotTractableError, NonGaussianInputError) as error:
-        raise LeftOutError(f"it needs an infinite-width limit: {error}") from error
+    study = train.limit_distance(
+        net,
+        key,
+        x,
+        targets,
+        x_test,
+        widths=size.widths,
+        num_members=size.members,
+        steps=size.steps,
+        center=True,
+        seconds=None if context.budget is None else 0.8 * context.budget,
+        keep_runs=True,
+        progress=False,
+    )
     context.say("predictions of the limit")
     gram = kernels.gram(net, x, get=("nngp", "ntk"), progress=False)
     cross = kernels.gram(net, x_test, x, get=("nngp", "ntk"), progress=False)
@@ -101,7 +98,7 @@ def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapte
         title=TITLE,
         question="How far are finite networks from their linearization and from their infinite-width limit?",
         verdict=_verdict(study, scores),
-        sentences=_sentences(study, scores, size),
+        sentences=_sentences(study, scores),
         sizing=_sizing(size, study, data, context),
         results=results,
         charts=(*study.charts(), _loss_chart(study, gram.ntk, targets)),
@@ -144,7 +141,7 @@ def _regressed(gram: np.ndarray, targets: np.ndarray, cross: np.ndarray) -> np.n
 
 def _distances(outputs: Mapping[str, np.ndarray]) -> PredictionDistances:
     values = list(outputs.values())
-    table = [[float(np.sqrt(np.mean((a - b) ** 2))) for b in values] for a in values]
+    table = [[predict.root_mean_square(a - b) for b in values] for a in values]
     return PredictionDistances(names=tuple(outputs), distances=np.asarray(table))
 
 
@@ -164,9 +161,7 @@ def _verdict(study: train.LimitDistance, scores: Mapping[str, predict.Classifica
     )
 
 
-def _sentences(
-    study: train.LimitDistance, scores: Mapping[str, predict.ClassificationScore], size: _Size
-) -> tuple[str, ...]:
+def _sentences(study: train.LimitDistance, scores: Mapping[str, predict.ClassificationScore]) -> tuple[str, ...]:
     first, last = (int(study.widths[i]) for i in (0, -1))
     names = list(scores)
     return (
@@ -307,7 +302,7 @@ def _of_system(context: Context, system: System) -> Chapter:
         "spectrum of the tangent kernel": spectrum,
         "plan of the tangent kernel": method,
     }
-    labels = _labels(own, points[1])
+    labels = class_labels(own.loss, points[1])
     if labels is not None:
         for name, values in (("the function", distance.outputs), ("its linearization", distance.linear_outputs)):
             results[f"score of {name}"] = predict.classification_score(values, labels)
@@ -353,11 +348,6 @@ def _affordable(context: Context, system: System, rate: float, watch: Stopwatch)
     room = max(0.6 * (context.budget - watch.seconds), 0.0) / max(3 * seconds, 1e-9)
     fitting = [n for n in (10, 20, 50, 100, 200) if n <= room]
     return fitting[-1] if fitting else 10
-
-
-def _labels(system: System, y: object) -> np.ndarray | None:
-    """Integer labels of the held-out points, where the loss takes such."""
-    return np.asarray(y) if system.loss == "cross_entropy" else None
 
 
 def _system_verdict(distance: train.LinearizationDistance) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from widescape import data as _data
 from widescape.core import checks
-from widescape.core.errors import DataError
+from widescape.core.errors import DataError, NonGaussianInputError, NotTractableError
 from widescape.curvature import System
 from widescape.survey import finite_networks, infinite_limit
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, SurveyReport
@@ -79,6 +79,8 @@ def survey(
             chapters.append(chapter(context))
         except LeftOutError as reason:
             left_out[TITLES.get(chapter, "A chapter")] = str(reason)
+        except (NotTractableError, NonGaussianInputError) as error:
+            left_out[TITLES.get(chapter, "A chapter")] = f"it needs an infinite-width limit: {error}"
     return SurveyReport(
         title=subject.title,
         subject=subject.sentence,

@@ -110,7 +110,7 @@ def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str
 
 def _labeled(system: System, test: tuple[Any, Any], name: str) -> Dataset | None:
     """The system's data as a labeled set, if inputs are one array and targets are classes."""
-    labels = [_classes(system.loss, y) for y in (system.y, test[1])]
+    labels = [class_labels(system.loss, y) for y in (system.y, test[1])]
     arrays = [x for x in (system.x, test[0]) if isinstance(x, np.ndarray) and x.ndim >= 2 and x.dtype.kind == "f"]
     if len(arrays) < 2 or labels[0] is None or labels[1] is None or not 2 <= system.num_outputs <= _MOST_CLASSES:
         return None
@@ -120,7 +120,7 @@ def _labeled(system: System, test: tuple[Any, Any], name: str) -> Dataset | None
     return Dataset(name, train, labels[0], held, labels[1], system.num_outputs, "given with the system")
 
 
-def _classes(loss: Any, y: Any) -> np.ndarray | None:
+def class_labels(loss: Any, y: Any) -> np.ndarray | None:
     """Labels from targets: themselves, or the place of the one in one-hot targets (also shifted and scaled)."""
     if loss == "cross_entropy":
         return np.asarray(y)

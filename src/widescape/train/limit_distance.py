@@ -17,7 +17,7 @@ from widescape.core.result import Result, quantity
 from widescape.curvature import System
 from widescape.kernels import empirical_ntk, gram
 from widescape.kernels.monte_carlo import initializer_of
-from widescape.predict import discrete_gd, max_learning_rate
+from widescape.predict import discrete_gd, max_learning_rate, root_mean_square
 from widescape.train.linear_distance import stable_rate
 from widescape.train.members import EnsembleRun, ensemble
 
@@ -180,7 +180,7 @@ def limit_distance(
         linear = ensemble(net, key, num_members, x, targets, speed, steps, linearize=True, **own)
         rows.append(_row(net, key, few, train_kernel, cross, goal, speed, steps, width, dtype, finite, linear))
     limit_mean = discrete_gd(train_kernel, goal, speed * goal.shape[1], steps, K_test=cross)
-    scale = float(np.sqrt(np.mean(limit_mean**2)))
+    scale = root_mean_square(limit_mean)
     columns: dict[str, Any] = {}
     for name in rows[0]:
         values = np.stack([row[name] for row in rows])
@@ -230,27 +230,24 @@ def _row(
     distances: dict[str, list[float]] = {
         name: [] for name in ("finite_to_linear", "linear_to_limit", "finite_to_limit", "drift", "kernel_error")
     }
-    for i in range(len(finite.outputs)):
-        ends = discrete_gd(
-            train_kernel,
-            goal,
-            rate * goal.shape[1],
-            steps,
-            K_test=cross,
-            f0_train=finite.initial_train_outputs[i],
-            f0_test=finite.initial_outputs[i],
-        )
+    members = len(finite.outputs)
+    limits = discrete_gd(  # members side by side as further outputs: one eigendecomposition for all
+        train_kernel,
+        np.tile(goal, members),
+        rate * goal.shape[1] * members,
+        steps,
+        K_test=cross,
+        f0_train=np.concatenate(finite.initial_train_outputs, axis=1),
+        f0_test=np.concatenate(finite.initial_outputs, axis=1),
+    )
+    for i, ends in enumerate(np.split(limits, members, axis=1)):
         kernel = empirical_ntk(apply, draw(named_key(key, "member", i)), few.astype(dtype), progress=False)
-        distances["finite_to_linear"].append(_rms(finite.outputs[i] - linear.outputs[i]))
-        distances["linear_to_limit"].append(_rms(linear.outputs[i] - ends))
-        distances["finite_to_limit"].append(_rms(finite.outputs[i] - ends))
+        distances["finite_to_linear"].append(root_mean_square(finite.outputs[i] - linear.outputs[i]))
+        distances["linear_to_limit"].append(root_mean_square(linear.outputs[i] - ends))
+        distances["finite_to_limit"].append(root_mean_square(finite.outputs[i] - ends))
         distances["drift"].append(float(finite.drift[i]))
         distances["kernel_error"].append(float(np.linalg.norm(kernel - limit) / np.linalg.norm(limit)))
     return {name: np.asarray(values) for name, values in distances.items()}
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def _meeting(widths: np.ndarray, distance: np.ndarray, stderr: np.ndarray, goal: float) -> dict[str, Any]:

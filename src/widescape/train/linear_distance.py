@@ -10,6 +10,7 @@ from widescape.core.chart import Chart
 from widescape.core.evidence import EXACT
 from widescape.core.result import Result, quantity
 from widescape.curvature import System, tangent_vector_product
+from widescape.predict import root_mean_square
 from widescape.train.expansion import linearize
 from widescape.train.run import TrainingRun, TrainingStatus, fit, trace
 
@@ -161,8 +162,8 @@ def linearization_distance(
         linear_loss=line.loss,
         drift=run.drift,
         parameter_distance=run.distance,
-        moved=float(np.sqrt(np.mean((after - before) ** 2))),
-        apart=float(np.sqrt(np.mean((after - linear) ** 2))),
+        moved=root_mean_square(after - before),
+        apart=root_mean_square(after - linear),
         outputs=after,
         linear_outputs=linear,
     )
