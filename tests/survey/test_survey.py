@@ -193,3 +193,4 @@ def test_the_chapter_on_digits_says_how_far_networks_are(monkeypatch: pytest.Mon
     assert len(distances) == 6
     assert distances[1, 3] < distances[0, 3]  # the mean of the networks is nearer to the limit than one of them
     assert "width 256" in chapter.verdict
+    assert any(f"networks is {distances[1, 3]:.3g} from the limit" in sentence for sentence in chapter.sentences)

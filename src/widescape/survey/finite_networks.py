@@ -98,7 +98,7 @@ def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapte
         title=TITLE,
         question="How far are finite networks from their linearization and from their infinite-width limit?",
         verdict=_verdict(study, scores),
-        sentences=_sentences(study, scores),
+        sentences=_sentences(study, scores, distances),
         sizing=_sizing(size, study, data, context),
         results=results,
         charts=(*study.charts(), _loss_chart(study, gram.ntk, targets)),
@@ -161,7 +161,9 @@ def _verdict(study: train.LimitDistance, scores: Mapping[str, predict.Classifica
     )
 
 
-def _sentences(study: train.LimitDistance, scores: Mapping[str, predict.ClassificationScore]) -> tuple[str, ...]:
+def _sentences(
+    study: train.LimitDistance, scores: Mapping[str, predict.ClassificationScore], distances: PredictionDistances
+) -> tuple[str, ...]:
     first, last = (int(study.widths[i]) for i in (0, -1))
     names = list(scores)
     return (
@@ -175,10 +177,11 @@ def _sentences(study: train.LimitDistance, scores: Mapping[str, predict.Classifi
         f"Of that, training away from the linearization makes {_of(study, 'finite_to_linear')} at width {last:,}, and "
         f"the random kernel that the network starts with makes {_of(study, 'linear_to_limit')}: the larger part is "
         + (
-            "the kernel at the start, which an ensemble averages out."
+            "the kernel at the start"
             if study.linear_to_limit[-1] > study.finite_to_linear[-1]
-            else "what training does beyond the linear model."
-        ),
+            else "what training does beyond the linear model"
+        )
+        + f". The mean of the {study.num_members} networks is {distances.distances[1, 3]:.3g} from the limit.",
         f"Training moves the tangent kernel by {_of(study, 'drift', 0, percent=True)} at width {first:,} and by "
         f"{_of(study, 'drift', percent=True)} at width {last:,}; before training it is "
         f"{_of(study, 'kernel_error', percent=True)} from its limit at width {last:,}.",
