@@ -1,7 +1,8 @@
-# The targets that continuous integration runs. PYTHON names the interpreter with ".[test]" installed.
+# The targets that continuous integration runs. PYTHON names the interpreter with ".[test]" installed, or
+# ".[docs]" for the target docs.
 PYTHON ?= python
 
-.PHONY: check format lint types contracts test test-x64 claims survey benchmarks
+.PHONY: check format lint types contracts test test-x64 claims survey benchmarks docs
 
 check: lint types contracts test test-x64
 
@@ -34,3 +35,7 @@ survey:
 benchmarks:
 	$(PYTHON) benchmarks/gram_fc.py
 	$(PYTHON) benchmarks/tangent.py
+	$(PYTHON) benchmarks/estimators.py
+
+docs:
+	$(PYTHON) -m sphinx -W --keep-going -n docs docs/_build

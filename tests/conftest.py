@@ -35,9 +35,21 @@ def mnist() -> Any:
     from widescape.core.errors import DataError
 
     try:
-        return data.load("mnist")
+        return data.load("mnist", download=False)
     except DataError as error:
         pytest.skip(f"needs MNIST: {error}")
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Any:
+    """CIFAR-10 or a subset of it, or a skip with the reason where its files are absent."""
+    from widescape import data
+    from widescape.core.errors import DataError
+
+    try:
+        return data.load("cifar10", download=False)
+    except DataError as error:
+        pytest.skip(f"needs CIFAR-10: {error}")
 
 
 @pytest.fixture

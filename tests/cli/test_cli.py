@@ -12,6 +12,10 @@ import widescape
 from widescape.cli.main import main
 from widescape.survey import run as survey_run
 
+NAMES = (
+    "digits, iris, wine, breast_cancer, diabetes, linnerud, mnist, fashion_mnist, cifar10, cifar100, single_index, "
+    "low_rank_polynomial, sparse_parity, spherical_harmonic, spirals"
+)
 HEAVY = ("jax", "jaxlib", "scipy", "sklearn", "matplotlib", "jinja2", "rich.progress")
 
 
@@ -26,10 +30,18 @@ def failing_in_process(capsys, *arguments):
     return code, captured.out, captured.err
 
 
+def refused(files, folder):
+    from widescape.core.errors import DataError
+
+    raise DataError("no mirror answers; set WIDESCAPE_DATA")
+
+
 # Without a survey.
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["survey", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["survey", "--help"], ["fit", "--help"], ["data", "--help"]], ids=" ".join
+)
 def test_help_and_version_import_nothing_heavy_and_succeed(arguments):
     code = (
         "import sys\nfrom widescape.cli.main import main\n"
@@ -55,7 +67,7 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_help_names_the_command_and_every_option():
     run = command("survey", "--help")
     assert run.returncode == 0
-    for word in ("--data", "--out", "--seed", "--full", "--json", "digits", "mnist"):
+    for word in ("--data", "--out", "--seed", "--full", "--json", "digits", "--target"):
         assert word in run.stdout
     assert "survey" in command("--help").stdout
 
@@ -82,7 +94,7 @@ def test_wrong_usage_in_process_returns_or_exits_with_2(capsys):
 def test_an_unknown_data_set_has_exit_code_1_and_the_known_ones_on_standard_error(capsys, tmp_path):
     code, out, err = failing_in_process(capsys, "survey", "--data", "cifar99", "--out", str(tmp_path / "out"))
     assert (code, out) == (1, "")
-    assert err == "widescape: there is no data set 'cifar99'; choose one of digits, mnist.\n"
+    assert err == f"widescape: there is no data set 'cifar99'; choose one of {NAMES}, or give a file that exists.\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -91,13 +103,14 @@ def test_a_refusal_with_json_is_json_on_standard_output(capsys):
     assert code == 1
     assert json.loads(out) == {
         "error": "DataError",
-        "message": "there is no data set 'cifar99'; choose one of digits, mnist.",
+        "message": f"there is no data set 'cifar99'; choose one of {NAMES}, or give a file that exists.",
     }
     assert err.startswith("widescape: ")
 
 
 def test_a_missing_folder_of_data_has_exit_code_1_and_says_what_to_set(capsys, monkeypatch):
     monkeypatch.delenv("WIDESCAPE_DATA", raising=False)
+    monkeypatch.setattr("widescape.data.catalog.fetch", refused)
     code, out, err = failing_in_process(capsys, "survey", "--data", "mnist")
     assert (code, out) == (1, "")
     assert "WIDESCAPE_DATA" in err

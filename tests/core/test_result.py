@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from widescape import arch, kernels, predict, train
+from widescape import arch, estimators, kernels, predict, train
 from widescape.core.chart import Chart
 from widescape.core.errors import ResultFormatError, WidescapeError
 from widescape.core.evidence import EXACT, Evidence, bound, certified, estimate, proved, published
@@ -150,6 +150,23 @@ MADE = {
     "score": lambda: predict.classification_score(np.eye(3)[[0, 1, 1]], np.array([0, 1, 2])),
     "regularizer curve": regularizer_curve,
     "learning curve": learning_curve,
+    "chosen regularizer": lambda: predict.loo_regularizer(
+        gram_matrices()[0], np.sin(np.arange(len(gram_matrices()[0])))
+    ),
+    "regression score": lambda: predict.regression_score(np.arange(5.0) ** 2, np.arange(5.0)),
+    "augmentation ensemble": lambda: predict.augmentation_ensemble(
+        problem()[0],
+        problem()[1],
+        np.ones((len(problem()[1]), 2)),
+        problem()[1][:2],
+        augment=lambda key, x: (
+            x + 0.1 * jax.random.normal(key, x.shape, "float64" if jax.config.jax_enable_x64 else "float32")
+        ),
+        n_members=2,
+        key=jax.random.key(0),
+        reg=0.1,
+    ),
+    "plan of a fit": lambda: estimators.plan_fit(problem()[0], problem()[1], get="ntk"),
     "tangent plan": lambda: kernels.empirical_ntk(system(), plan=True),
     "sampled kernels": lambda: kernels.monte_carlo(problem()[0], jax.random.key(0), 2, problem()[1][:3]),
     "one sampled kernel": lambda: kernels.monte_carlo(problem()[0], jax.random.key(0), 3, problem()[1][:3], get="nngp"),

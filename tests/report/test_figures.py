@@ -174,6 +174,30 @@ def test_series_differ_in_more_than_color():
     assert len({c.get_marker() for c in curves(figures.draw(plain(*points))).values()}) == 7
 
 
+LONG = "the distance between the predictions of the trained network and those of its limit"
+
+
+@pytest.mark.parametrize("size", [figures.SIZE, figures.NARROW])
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_long_labels_add_to_the_height_and_leave_the_axes_their_place(size, count):
+    series = [Series(WIDTHS, WIDTHS + i, f"{LONG}, {i}") for i in range(count)]
+    figure = figures.draw(plain(*series, title=LONG, x_label=LONG, y_label=LONG), size=size)
+    assert figure.get_figwidth() == size[0]
+    assert figure.axes[0].get_window_extent().height / figure.dpi >= 0.54 * size[1]
+    whole = figure.bbox
+    labels = [figure.axes[0].xaxis.label, figure.axes[0].yaxis.label, *figure.texts, *figure.legends]
+    for text in labels:
+        box = text.get_window_extent()
+        assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+        assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+
+
+def test_short_labels_leave_a_figure_its_size():
+    for size in (figures.SIZE, figures.NARROW):
+        short = plain(Series(WIDTHS, WIDTHS, "a"), Series(WIDTHS, WIDTHS + 1, "b"))
+        assert tuple(figures.draw(short, size=size).get_size_inches()) == size
+
+
 def luminance(color):
     values = np.array(ImageColor.getrgb(color)) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

@@ -31,6 +31,7 @@ class Outer(Result):
     ending: Ending = quantity(EXACT, "the end")
     inner: Inner = quantity(EXACT, "the ball")
     shape: tuple = quantity(EXACT, "the shape")
+    dropped: tuple = quantity(EXACT, "what was left out")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,10 @@ def test_rows_tell_every_field_with_its_evidence():
         ending=Ending.OK,
         inner=Inner(radius=2.0),
         shape=(3, 4),
+        dropped=(),
     )
     rows = {row.name: row for row in numbers.rows(result)}
-    assert list(rows) == ["gap", "gap_stderr", "floor", "grid", "ending", "inner.radius", "shape"]
+    assert list(rows) == ["gap", "gap_stderr", "floor", "grid", "ending", "inner.radius", "shape", "dropped"]
     gap = rows["gap"]
     assert (gap.text, gap.unit, gap.stands, gap.note) == ("0.500 ± 0.010", "1/step", "estimate", "20 draws")
     assert (rows["floor"].kind, rows["floor"].stands) == ("bound", "lower bound")
@@ -119,6 +121,7 @@ def test_rows_tell_every_field_with_its_evidence():
     assert rows["ending"].text == "OK: It ended well."
     assert (rows["inner.radius"].text, rows["inner.radius"].meaning) == ("2", "radius of the ball")
     assert rows["shape"].text == "(3, 4)"
+    assert rows["dropped"].text == "none"
     assert [row.name for row in rows.values() if row.numeric] == [
         "gap",
         "gap_stderr",

@@ -9,70 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from widescape.core.chart import Chart, Marker, Series
-from widescape.core.evidence import EXACT, MEANING, bound, certified, estimate
-from widescape.core.result import Result, quantity
+from report.samples import chapter, chart, large, survey
+from widescape.core.chart import Marker, Series
+from widescape.core.evidence import MEANING
 from widescape.core.table import Table
 from widescape.report import page
-from widescape.survey.chapter import Chapter, SurveyReport
 
 HOSTILE = '</title></style></svg><script>alert(1)</script><img src=x onerror="alert(2)">\' {{ 7 * 7 }}'
 BLOCKS = {"td", "th", "dt", "dd", "p", "li", "span"}
+BESIDE = {"survey.json", *(f"figures/{c}-decay.{kind}" for c in ("kernel", "training") for kind in ("svg", "png"))}
+"""The files beside the page of `survey()`; links to them fetch nothing until they are followed."""
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
-
-
-class Gap(Result):
-    """A result with several kinds of evidence."""
-
-    source = "lee2019wide, section 2"
-    gap: float = quantity(estimate("gap_stderr", "20 draws"), "relative distance", unit="1/step")
-    gap_stderr: float = quantity(EXACT, "standard error of the distance")
-    floor: float = quantity(bound("lower"), "a floor")
-    smallest: float = quantity(certified("margin 1e-14"), "smallest eigenvalue")
-    spectrum: np.ndarray = quantity(EXACT, "all eigenvalues")
-
-
-def chart(**changes):
-    parts = {
-        "name": "decay",
-        "title": "The distance falls with the width",
-        "x_label": "width",
-        "y_label": "distance",
-        "series": (Series([1, 2, 3.25], [0.1, 0.2, 0.3], "mean", [0.01, 0.11, 0.21], [0.31, 0.41, 0.51]),),
-        "markers": (Marker(0.125, "tolerance"),),
-        "caption": "Bands: two standard errors.",
-    }
-    return Chart(**(parts | changes))
-
-
-def chapter(**changes):
-    parts = {
-        "name": "kernel",
-        "title": "The kernel and its limit",
-        "question": "How far is the kernel from its limit?",
-        "verdict": "It is close.",
-        "sentences": ("The first finding.", "The second finding."),
-        "sizing": "Sized to 20 draws.",
-        "results": {"gap": Gap(gap=0.5, gap_stderr=0.01, floor=0.1, smallest=1e-9, spectrum=np.array([0.25, np.inf]))},
-        "charts": (chart(),),
-        "tables": (
-            Table("widths", "All widths", ("width", "gap", "said"), ((64, 0.123456, "far"), (512, None, "near"))),
-        ),
-        "seconds": 12.3,
-        "budget": 60.0,
-    }
-    return Chapter(**(parts | changes))
-
-
-def survey(*chapters, **changes):
-    parts = {
-        "title": "A survey",
-        "subject": "A network on digits.",
-        "chapters": chapters or (chapter(), chapter(name="training", title="Training", budget=None)),
-        "provenance": {"seed": "7", "command": "widescape survey"},
-        "seconds": 252.4,
-    }
-    return SurveyReport(**(parts | changes))
 
 
 class Reader(HTMLParser):
@@ -134,7 +81,7 @@ def test_figures_have_captions_and_a_description_for_those_who_do_not_see_them(h
     reader = Reader(html)
     assert "The distance falls with the width. Bands: two standard errors." in reader.text
     drawings = [attrs for tag, attrs in reader.elements if tag == "svg"]
-    assert len(drawings) == 2
+    assert len(drawings) == 4, "each of the two charts once for wide and once for narrow screens"
     for attrs in drawings:
         assert attrs["role"] == "img"
         assert "Horizontal axis: width." in attrs["aria-label"]
@@ -155,10 +102,42 @@ def test_every_number_comes_with_unit_evidence_meaning_and_note(html):
 
 
 def test_numbers_in_tables_stand_to_the_right_and_so_do_their_gaps(html):
-    reader = Reader(html.split("<tbody>")[1].split("</tbody>")[0])
+    reader = Reader(html.split('id="table-kernel-widths"')[1].split("<tbody>")[1].split("</tbody>")[0])
     classes = [attrs.get("class") for tag, attrs in reader.elements if tag == "td"]
     assert classes == ["number", "number", None] * 2
     assert reader.text == "64 0.1235 far 512 \N{EN DASH} near"
+
+
+def test_a_caption_is_the_first_or_the_last_part_of_its_figure(html):
+    assert html.startswith("<!doctype html>")
+    for part in html.split("<figure")[1:]:
+        inside = part.split("</figure>")[0].partition(">")[2].strip()
+        assert inside.startswith("<figcaption>") or inside.endswith("</figcaption>")
+
+
+def test_each_figure_has_its_numbers_below_it(html):
+    folded = html.split('<details class="points">')[1].split("</details>")[0]
+    text = Reader(folded).text
+    assert text.startswith("The numbers of this figure width distance from to mean 3 points 1 0.1 0.01 0.31 2 0.2")
+    assert "Lines across the figure: tolerance at 0.125 (vertical axis)." in text
+    assert "Rounded; all digits are in survey.json." in text
+    long = Series(np.arange(100), np.arange(100), "long")
+    text = Reader(page.render(survey(chapter(charts=(chart(series=(long,), markers=()),))))).text
+    assert "of 100 points" in text
+    assert "Some of the points, rounded; all points with all digits are in survey.json." in text
+    assert "Lines across" not in text
+
+
+def test_every_link_to_a_file_leads_to_one_that_is_written_beside_the_page(tmp_path):
+    paths = page.write(large(), tmp_path)
+    reader = Reader(paths.page.read_text(encoding="utf-8"))
+    linked = {value for value in reader.values("href") if not value.startswith("#")}
+    assert linked == {path.relative_to(tmp_path).as_posix() for path in (paths.data, *paths.figures)}
+
+
+def test_an_estimate_in_a_table_stays_on_one_line():
+    table = Table("t", "t", ("a",), (("0.5 ± 0.1",),))
+    assert "0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1" in page.render(survey(chapter(tables=(table,))))
 
 
 def test_ids_are_unique_and_every_anchor_resolves(html):
@@ -174,7 +153,7 @@ def test_ids_are_unique_and_every_anchor_resolves(html):
 def test_the_page_needs_no_network_and_runs_no_script(html):
     reader = Reader(html)
     for value in reader.values("href", "xlink:href", "src", "srcset", "action", "data", "poster"):
-        assert value.startswith(("#", "data:"))
+        assert value.startswith(("#", "data:")) or value in BESIDE
     tags = {tag for tag, _ in reader.elements}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base", "img", "form"}
     assert not [name for _, attrs in reader.elements for name in attrs if name.startswith("on")]
@@ -202,7 +181,7 @@ def test_hostile_text_stays_text():
     reader = Reader(page.render(survey(part, title=HOSTILE, subject=HOSTILE, provenance={HOSTILE: HOSTILE})))
     tags = [tag for tag, _ in reader.elements]
     assert not set(tags) & {"script", "img"}
-    assert (tags.count("svg"), tags.count("title"), tags.count("style")) == (1, 1, 1)
+    assert (tags.count("svg"), tags.count("title"), tags.count("style")) == (2, 1, 1)
     assert not [name for _, attrs in reader.elements for name in attrs if name.startswith("on")]
     assert reader.text.count(HOSTILE) >= 14
 

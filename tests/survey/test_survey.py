@@ -1,5 +1,8 @@
 """The survey of a user's own model: which chapters run, and which are left out and why."""
 
+import io
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import widescape
-from widescape import arch, data, survey
+from widescape import arch, data, kernels, survey
 from widescape.cli.main import main
 from widescape.core.errors import DataError
 from widescape.curvature import System
@@ -81,9 +85,62 @@ def test_regression_has_no_classes(quick: None) -> None:
     net = arch.fc(1, 8, 1, activation=arch.Gelu())
     system = System(net.apply, net.init(jax.random.key(0), (4,), dtype="float64"), x, np.sin(x[:, :1]))
     report = survey.survey(system, test=(x[:5] + 0.1, np.sin(x[:5, :1])))
-    assert "class labels" in report.left_out["The infinite-width limit"]
+    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks"]
+    assert "of the variance of 5 test targets" in report.chapters[0].verdict
     assert "the test set that came with it" in report.subject
-    assert "score of the function" not in report.chapters[0].results
+    assert "score of the function" not in report.chapters[1].results
+    page.render(report)
+
+
+def test_numbers_under_square_loss_are_regressed_and_soft_labels_of_a_plain_function_need_layers(quick: None) -> None:
+    r = np.random.default_rng(2)
+    x = r.normal(size=(40, 4))
+    report = survey.survey(System(plain, plain_params(), x, np.sin(x[:, :3])))
+    assert "layers of the network" in report.left_out["The infinite-width limit"]
+
+
+def test_a_regression_is_scored_as_by_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    diabetes = data.load("diabetes")
+    monkeypatch.setattr(survey_run, "CHAPTERS", (survey_run.CHAPTERS[0],))
+    report = survey.survey(diabetes)
+    results = report.chapters[0].results
+    x, x_test = data.standardize(diabetes.x_train, diabetes.x_test, per="feature")
+    y, y_test = (v[:, None] for v in data.standardize(diabetes.y_train, diabetes.y_test))
+    net = arch.default_network(1)
+    for name, get in (("NNGP", "nngp"), ("NTK", "ntk")):
+        reg = results[f"{name} against the regularizer"].reg
+        K = kernels.gram(net, x, get=get)
+        mean = kernels.gram(net, x_test, x, get=get) @ np.linalg.solve(
+            K + reg * np.trace(K) / len(K) * np.eye(len(K)), y
+        )
+        r2 = 1 - np.sum((mean - y_test) ** 2) / np.sum((y_test - y_test.mean()) ** 2)
+        np.testing.assert_allclose(results[f"{name} score"].r2, r2, rtol=1e-8)
+    assert f"{100 * results['NTK score'].r2:.0f} ±" in report.chapters[0].verdict
+    assert "All 354 training examples" in report.chapters[0].sizing
+    assert report.provenance["data"].startswith("diabetes: scikit-learn")
+
+
+@pytest.mark.parametrize("form", ["npz", "csv", "zip"])
+def test_a_file_of_the_user_is_surveyed_by_the_command(form: str, tmp_path: Path, quick: None, capsys: Any) -> None:
+    digits = data.load("digits").subset(60, 20, balanced=True)
+    file = tmp_path / f"mine.{form}"
+    if form == "npz":
+        np.savez(file, x=digits.x_train, y=digits.y_train)
+    elif form == "csv":
+        rows = [[*x.ravel(), f"digit {y}"] for x, y in zip(digits.x_train, digits.y_train, strict=True)]
+        file.write_text("\n".join(",".join(map(str, row)) for row in rows), encoding="utf-8")
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            for i, (x, y) in enumerate(zip(digits.x_train, digits.y_train, strict=True)):
+                picture = io.BytesIO()
+                Image.fromarray((255 * x[..., 0]).astype(np.uint8)).save(picture, "png")
+                archive.writestr(f"{y}/{i}.png", picture.getvalue())
+    assert main(["survey", "--data", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["title"] == "Survey of a network on mine"
+    assert document["provenance"]["data"].startswith("mine: ")
+    assert str(file) in document["provenance"]["command"]
+    assert len(document["chapters"]) == 2
 
 
 def test_one_hot_targets_are_labels() -> None:
@@ -94,7 +151,7 @@ def test_one_hot_targets_are_labels() -> None:
         subject = of_system(System(plain, plain_params(), x, y), (x[:9], y[:9]), 0, "m")
         np.testing.assert_array_equal(subject.data.y_train, labels)
     soft = np.eye(3)[labels] + 0.01 * r.normal(size=(50, 3))
-    assert of_system(System(plain, plain_params(), x, soft), None, 0, "m").data is None
+    assert of_system(System(plain, plain_params(), x, soft), None, 0, "m").data.num_classes is None
 
 
 def test_the_seed_draws_what_is_held_out() -> None:

@@ -22,7 +22,8 @@ from widescape.arch.dense import Dense
 from widescape.arch.elementwise import Elementwise
 from widescape.arch.limit import Kernel
 from widescape.arch.numerical import Activation, Sigmoid, Silu, Softmax, Softplus, Tanh
-from widescape.arch.presets import fc
+from widescape.arch.parse import from_text
+from widescape.arch.presets import default_network, fc
 from widescape.arch.spec import Signal
 from widescape.arch.structure import Flatten, Frozen, Identity, Sequential
 
@@ -57,5 +58,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "default_network",
     "fc",
+    "from_text",
 ]

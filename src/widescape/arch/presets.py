@@ -1,5 +1,6 @@
 """Common architectures in one call."""
 
+from widescape.arch.activations import Gelu
 from widescape.arch.base import Layer
 from widescape.arch.dense import Dense, Parameterization
 from widescape.arch.structure import Flatten, Sequential
@@ -43,3 +44,15 @@ def fc(
     readout = Dense(n_out, w_std, b_std, param, None if base_width is None else n_out)
     layers = [layer for _ in range(depth) for layer in (hidden, activation)]
     return Sequential(Flatten(), *layers, readout)
+
+
+def default_network(n_out: int) -> Sequential:
+    """The network that is taken where none is given: three hidden layers of 512 GELU units, with biases.
+
+    It is smooth, so that everything that needs derivatives applies to it; weights have the variance that keeps a
+    signal's scale over depth (w_std = sqrt 2), biases are small (b_std = 0.1).
+
+    Args:
+        n_out: outputs.
+    """
+    return fc(depth=3, width=512, n_out=n_out, activation=Gelu(), w_std=2**0.5, b_std=0.1)

@@ -1,14 +1,17 @@
 """The commands. Nothing heavy is imported before a command runs, so help and version answer at once."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 import widescape
+from widescape.cli.common import Flag, Task, note, open_data
+from widescape.cli.datasets import data
+from widescape.cli.models import fit, kernel, predict
 
 DESCRIPTION = (
     "Point it at a network: how far is it from its infinite-width limit, "
@@ -18,16 +21,21 @@ DESCRIPTION = (
 
 def survey(
     data: str | None = None,
+    target: str | None = None,
+    task: Task = "auto",
     model: str | None = None,
     out: Path = Path("survey"),
     seed: int = 0,
-    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    full: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Measure the default network on a data set, or your own model; write a page, a JSON file and the figures.
 
     Args:
-        data: name of the data set: digits (bundled, the default) or mnist (from the folder that WIDESCAPE_DATA names).
+        data: name of a data set (see: widescape data list), or the path of your own: an npz, csv or Parquet file, or a
+            folder or zip with a folder of images for each class. Without it, digits.
+        target: for a table, the column that is predicted.
+        task: for a file, whether targets are classes or numbers; auto decides by what they look like.
         model: your own model instead, as file.py:make_system; the function returns a widescape.curvature.System, or a
             pair of one and a test set (x, y). The file is run.
         out: folder for survey.html, survey.json and figures/.
@@ -35,7 +43,6 @@ def survey(
         full: lift the limit of 25 seconds per chapter.
         json: print the JSON document on standard output instead of sentences.
     """
-    from widescape.data import load
     from widescape.report import page
     from widescape.survey import load_model
     from widescape.survey import survey as run
@@ -48,7 +55,7 @@ def survey(
         return 2
     data = "digits" if data is None else data
     system, test = (None, None) if model is None else load_model(model)
-    subject = load(data) if system is None else system
+    subject = open_data(data, target, task) if system is None else system
     out.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work
     report = run(
         subject,
@@ -56,8 +63,8 @@ def survey(
         seed=seed,
         full=full,
         name="your model" if model is None else model,
-        say=lambda line: print(f"... {line}", file=sys.stderr),
-        command=_command(data, model, seed, full=full),
+        say=note,
+        command=_command(data, target, task, model, seed, full=full),
     )
     paths = page.write(report, out)
     if json:
@@ -73,9 +80,11 @@ def survey(
     return 0
 
 
-def _command(data: str, model: str | None, seed: int, *, full: bool) -> str:
+def _command(data: str, target: str | None, task: str, model: str | None, seed: int, *, full: bool) -> str:
     """The command that repeats a survey."""
-    subject = f"--data {data}" if model is None else f"--model {model}"
+    subject = f"--data {shlex.quote(data)}" if model is None else f"--model {shlex.quote(model)}"
+    subject += "" if target is None else f" --target {shlex.quote(target)}"
+    subject += "" if task == "auto" else f" --task {task}"
     return f"widescape survey {subject} --seed {seed}" + (" --full" if full else "")
 
 
@@ -87,7 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            {"survey": survey}, prog="widescape", description=DESCRIPTION, args=args
+            {"survey": survey, "fit": fit, "predict": predict, "kernel": kernel, "data": data},
+            prog="widescape",
+            description=DESCRIPTION,
+            args=args,
         )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -50,6 +50,10 @@ class ResultFormatError(WidescapeError, ValueError):
     """A file does not hold a result that this version can read."""
 
 
+class ModelFileError(WidescapeError, ValueError):
+    """A model cannot be saved, or a file holds none that this version can read."""
+
+
 class CheckpointError(WidescapeError, ValueError):
     """A checkpoint is damaged, or belongs to another run."""
 
@@ -74,3 +78,7 @@ class ConditioningWarning(UserWarning):
 
 class NonSmoothWarning(UserWarning):
     """A derivative exists almost everywhere only, and that is what was returned."""
+
+
+class WhiteningWarning(UserWarning):
+    """Whitening was asked for with fewer examples than entries, which usually harms."""

@@ -1,6 +1,37 @@
-"""Data sets as arrays: the bundled one, and what lies in the folder that ``WIDESCAPE_DATA`` names."""
+"""Data sets as arrays: bundled, downloaded, synthetic, or your own; whitening and augmentation."""
 
-from widescape.data.dataset import Dataset, standardize
-from widescape.data.load import load, names
+from widescape.data.augmentation import augment
+from widescape.data.catalog import entry, fetched, load, names, read
+from widescape.data.dataset import Dataset, split
+from widescape.data.inputs import read_inputs
+from widescape.data.standardization import scaling, standardize
+from widescape.data.teachers import (
+    low_rank_polynomial,
+    single_index,
+    sparse_parity,
+    spherical_harmonic,
+    spirals,
+    zonal_harmonic,
+)
+from widescape.data.whitening import ZCA
 
-__all__ = ["Dataset", "load", "names", "standardize"]
+__all__ = [
+    "ZCA",
+    "Dataset",
+    "augment",
+    "entry",
+    "fetched",
+    "load",
+    "low_rank_polynomial",
+    "names",
+    "read",
+    "read_inputs",
+    "scaling",
+    "single_index",
+    "sparse_parity",
+    "spherical_harmonic",
+    "spirals",
+    "split",
+    "standardize",
+    "zonal_harmonic",
+]

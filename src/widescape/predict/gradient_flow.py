@@ -106,13 +106,54 @@ class GradientFlow:
         start = initial(f0_test, (len(cross), *residual.shape[1:]), "f0_test")
         return self._over(t, lambda time: start + cross @ self._weights(time, residual))
 
+    def weights(self, t: float | None) -> np.ndarray:
+        """What a kernel between test and training points is multiplied by, from zero initial outputs.
+
+        Args:
+            t: one time, or None for the end of training.
+
+        Returns:
+            shaped like y: ``K_test @ weights`` are the outputs of `test`.
+        """
+        return self._weights(_one_time(t), self._modes.y)
+
+    def loo(self, t: float | None) -> np.ndarray:
+        """What the model says about each training point when that point is left out, from zero initial outputs.
+
+        y_i - (y_i - f_i)/(1 - S_ii) with f = S y. At the end of training that is exact, as in `GP.loo`. Before, it is
+        an approximation: a model trained without the point would see other eigenvectors (craven1978smoothing).
+
+        Args:
+            t: one time, positive, or None for the end of training.
+
+        Returns:
+            predictions shaped like y.
+
+        Cost: 2 m^2 C flops after the eigendecomposition.
+        """
+        time = _one_time(t)
+        if time == 0:
+            raise ValueError("`t` is 0: before training there is nothing to leave out; give a positive time.")
+        if not np.isinf(time):
+            modes = self._modes
+            decay = np.exp(-modes.values * self.lr * time / modes.num_entries)
+            left = per_eigenvalue(modes.noise + modes.own * decay, modes.values, 1.0)  # 1 - S, mode by mode
+            share = np.square(modes.vectors) @ left
+            if (share > np.finfo(np.float64).tiny / np.finfo(np.float64).eps).all():
+                residual = modes.apply(left, modes.y)
+                return modes.y - residual / (share if modes.y.ndim == 1 else share[:, None])
+        self._solve(self._modes.y)
+        assert self._end is not None
+        return self._end.loo().mean
+
     def ensemble(self, t: Any, K_test: Any, prior: Covariances | None = None) -> Posterior:  # noqa: N803
         """Mean and covariance over networks with random initial outputs, each trained for a time t.
 
         Mean P_t y, covariance K_** + P_t K P_t^T - P_t K_X* - (its transpose) with the blocks of `prior`. If `K` is
-        itself the NNGP kernel (only the read-out trains) that is
+        itself the NNGP kernel (only the read-out trains) and there is no regularizer, that is
         K_** - K_* U diag((1 - exp(-2 w lr t/n))/w) U^T K_*^T,
-        and the Gaussian-process posterior in the end.
+        and the Gaussian-process posterior in the end. With a regularizer it is not: the pull to the initial parameters
+        keeps part of the initial spread, and the posterior of `GP` counts the regularizer as noise.
 
         Args:
             t: as for `train`.
@@ -172,6 +213,15 @@ class GradientFlow:
         if self._end is None:
             self._end = GP(self._modes.kernel, self._modes.y, reg=self._modes.noise, reg_scale="absolute")
         return self._end.solve(right)
+
+
+def _one_time(t: Any) -> float:
+    """A single time; None is the end."""
+    if t is None:
+        return float("inf")
+    if np.ndim(t) != 0 or np.isnan(t) or t < 0:
+        raise ValueError(f"`t` is {t!r}; give one time that is not negative, or None for the end.")
+    return float(t)
 
 
 def per_eigenvalue(numerator: np.ndarray, values: np.ndarray, limit: Any) -> np.ndarray:

@@ -25,6 +25,19 @@ class ClassificationScore(Result):
     num_points: int = quantity(EXACT, "test points")
 
 
+class RegressionScore(Result):
+    """Squared loss and explained variance of predicted numbers, on a test set."""
+
+    source = "standard definitions"
+    mse: float = quantity(estimate("mse_stderr", _SAMPLING), "mean over points and outputs of (prediction - target)^2")
+    mse_stderr: float = quantity(EXACT, "standard error of the squared loss")
+    r2: float = quantity(
+        estimate("r2_stderr", _SAMPLING), "one minus squared loss over the variance of the test targets"
+    )
+    r2_stderr: float = quantity(EXACT, "standard error of the explained share, by the jackknife over points")
+    num_points: int = quantity(EXACT, "test points")
+
+
 class PairedDifference(Result):
     """Difference in accuracy of two predictors on the same test points."""
 
@@ -52,6 +65,46 @@ def paired_difference(first: Any, second: Any) -> PairedDifference:
     variance = (np.sum(change**2) + 2) / (n + 2) - change.mean() ** 2  # added: none seen does not mean none
     return PairedDifference(
         difference=float(change.mean()), difference_stderr=float(np.sqrt(variance / n)), num_points=n
+    )
+
+
+def regression_score(outputs: Any, targets: Any) -> RegressionScore:
+    """Squared loss and explained variance of predictions.
+
+    Args:
+        outputs: predictions (n,) or (n, C).
+        targets: what was to be predicted, of the same shape.
+
+    Raises:
+        ShapeError: shapes do not fit, or there are fewer than three points.
+        ValueError: the targets are constant.
+
+    Example:
+        >>> regression_score(np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.0, 2.0, 3.0, 4.0])).r2
+        0.8
+    """
+    outputs, targets = checks.real_array(outputs, "outputs"), checks.real_array(targets, "targets")
+    if outputs.shape != targets.shape or outputs.ndim not in (1, 2) or len(outputs) < 3:
+        raise ShapeError(
+            f"`outputs` has shape {outputs.shape} and `targets` {targets.shape}; give the same, of at least 3 points."
+        )
+    checks.all_finite(outputs, "outputs")
+    checks.all_finite(targets, "targets")
+    n = len(outputs)
+    outputs, targets = outputs.reshape(n, -1).astype(np.float64), targets.reshape(n, -1).astype(np.float64)
+    losses = np.mean((outputs - targets) ** 2, axis=1)
+    centered = targets - targets.mean(axis=0)
+    spread = np.mean(centered**2, axis=1)
+    if spread.sum() == 0:
+        raise ValueError("`targets` are constant; there is no variance to explain.")
+    # Without point i, the sum of squares around the new mean is the old one less n/(n-1) times the point's own.
+    left_out = 1 - (losses.sum() - losses) / (spread.sum() - n / (n - 1) * spread)
+    return RegressionScore(
+        mse=float(losses.mean()),
+        mse_stderr=float(losses.std(ddof=1) / np.sqrt(n)),
+        r2=float(1 - losses.sum() / spread.sum()),
+        r2_stderr=float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))),
+        num_points=n,
     )
 
 

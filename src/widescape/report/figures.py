@@ -29,10 +29,22 @@ DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 SHAPES = ("o", "s", "^", "D", "v", "P", "X")
 
 SIZE = (5.2, 3.5)
-"""Inches. Small enough that the letters stay legible when the figure is scaled down to a phone."""
+"""Width and height in inches; a long legend or title adds to the height."""
 
-WIDE = 66
-"""Letters of the title, a legend entry or the label of the x axis on one line."""
+NARROW = (3.4, 3.3)
+"""The same for a phone, where the letters of a wider figure would be scaled down too far."""
+
+LETTERS = 66 / SIZE[0]
+"""Letters per inch of the title or a legend entry."""
+
+BESIDE = 10
+"""Letters of these that stand beside the axes, so that the label of the x axis must do without."""
+
+AXES = 0.55
+"""The part of the height that the axes keep; where labels and legend leave them less, the figure grows."""
+
+TALL = 20.0
+"""Inches in which any labels and legend have room, for measuring them."""
 
 HIGH = 30
 """Letters of the label of the y axis on one line."""
@@ -74,7 +86,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(chart: Chart, *, titled: bool = True) -> "Figure":
+def draw(chart: Chart, *, titled: bool = True, size: tuple[float, float] = SIZE) -> "Figure":
     """The chart as a matplotlib figure.
 
     Points that are not finite leave a gap, and the legend counts them. On a logarithmic axis an
@@ -83,6 +95,8 @@ def draw(chart: Chart, *, titled: bool = True) -> "Figure":
     Args:
         chart: what to draw.
         titled: whether the title stands in the figure.
+        size: width and height in inches; long labels go on over several lines, and many lines add
+            to the height.
 
     Raises:
         ValueError: there is nothing to draw, an interval is upside down, or a logarithmic axis
@@ -91,22 +105,25 @@ def draw(chart: Chart, *, titled: bool = True) -> "Figure":
     from matplotlib.figure import Figure
 
     _check(chart)
+    letters = int(LETTERS * size[0])
     with _house_style():
-        figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
         axes = figure.subplots()
         axes.set_xscale(chart.x_scale)
         axes.set_yscale(chart.y_scale)
         for index, series in enumerate(chart.series):
-            _draw_series(axes, chart, series, index)
+            _draw_series(axes, chart, series, index, letters)
         _draw_markers(axes, chart)
         _finish_axis(axes.xaxis, chart.x_scale)
         _finish_axis(axes.yaxis, chart.y_scale)
-        axes.set_xlabel(textwrap.fill(chart.x_label, WIDE))
+        axes.set_xlabel(textwrap.fill(chart.x_label, letters - BESIDE))
         axes.set_ylabel(textwrap.fill(chart.y_label, HIGH))
-        _draw_legend(figure, axes)
+        _draw_legend(figure, axes, letters)
         if titled:
-            figure.suptitle(textwrap.fill(chart.title, WIDE), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+            figure.suptitle(textwrap.fill(chart.title, letters), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        _make_room(figure, axes, size[1])
         place_labels(figure, axes, chart)
+        figure.set_layout_engine("none")
     return figure
 
 
@@ -119,7 +136,7 @@ def png(chart: Chart, dpi: float = 160) -> bytes:
     return buffer.getvalue()
 
 
-def svg(chart: Chart, *, titled: bool = True, prefix: str | None = None) -> str:
+def svg(chart: Chart, *, titled: bool = True, prefix: str | None = None, size: tuple[float, float] = SIZE) -> str:
     """The chart as one `<svg>` element, transparent, fit for a file or the inside of an HTML page.
 
     Letters, axes and grid take the color of the surrounding text. Text stays text. Drawing the same
@@ -130,9 +147,10 @@ def svg(chart: Chart, *, titled: bool = True, prefix: str | None = None) -> str:
         titled: whether the title stands in the figure.
         prefix: begins every id in the element, so that several fit in one page; the chart's name
             unless given.
+        size: width and height in inches.
     """
     buffer = io.StringIO()
-    figure = draw(chart, titled=titled)
+    figure = draw(chart, titled=titled, size=size)
     unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with _house_style():
         figure.savefig(buffer, format="svg", dpi=160, facecolor="none", metadata=unsaid)
@@ -194,7 +212,7 @@ def _finite(series: Series) -> np.ndarray:
     return finite
 
 
-def _draw_series(axes: "Axes", chart: Chart, series: Series, index: int) -> None:
+def _draw_series(axes: "Axes", chart: Chart, series: Series, index: int, letters: int) -> None:
     color = COLORS[index % len(COLORS)]
     keep = _finite(series)
     x, y = np.where(keep, series.x, np.nan), np.where(keep, series.y, np.nan)
@@ -210,7 +228,7 @@ def _draw_series(axes: "Axes", chart: Chart, series: Series, index: int) -> None
         marker="none" if shown == [] else SHAPES[index % len(SHAPES)],
         markersize=4.5 if series.x.size <= CROWD else 2.5,
         markevery=shown,
-        label=_entry(chart, series),
+        label=_entry(chart, series, letters),
         rasterized=series.x.size > MANY,
         zorder=3 if series.style == "points" else 2.5,
     )
@@ -230,9 +248,9 @@ def _some(keep: np.ndarray, index: int) -> list[int]:
     return [int(i) for i in present[index % step :: step]]
 
 
-def _entry(chart: Chart, series: Series) -> str:
+def _entry(chart: Chart, series: Series, letters: int) -> str:
     """What the legend says. matplotlib would hide an entry that begins with an underscore."""
-    text = textwrap.fill(series.label + _remarks(chart, series), WIDE)
+    text = textwrap.fill(series.label + _remarks(chart, series), letters)
     return f" {text}" if text.startswith("_") else text
 
 
@@ -327,12 +345,21 @@ def _tick_text(low: float, high: float) -> Callable[[float, int | None], str]:
     return text
 
 
-def _draw_legend(figure: "Figure", axes: "Axes") -> None:
+def _draw_legend(figure: "Figure", axes: "Axes", letters: int) -> None:
     """Below the axes, where it hides nothing, in as many columns as fit."""
     labels = axes.get_legend_handles_labels()[1]
     if not labels:
         return
     longest = max(len(line) for label in labels for line in label.splitlines())
-    columns = min(len(labels), max(1, WIDE // (longest + 7)), 3)
+    columns = min(len(labels), max(1, letters // (longest + 7)), 3)
     columns = math.ceil(len(labels) / math.ceil(len(labels) / columns))
     figure.legend(loc="outside lower left", ncols=columns, frameon=False, columnspacing=1.5, borderpad=0.2)
+
+
+def _make_room(figure: "Figure", axes: "Axes", height: float) -> None:
+    """Give the figure `height` inches, or as many as leave the axes theirs beside labels and legend."""
+    figure.set_figheight(TALL)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+    around = TALL - axes.get_window_extent().height / figure.dpi
+    figure.set_figheight(max(height, around + AXES * height))

@@ -67,6 +67,11 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def unbroken(text: str) -> str:
+    """`text` with estimates and their standard errors kept on one line."""
+    return text.replace(" ± ", f"{SPACE}±{SPACE}")
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` stands to the right in a table."""
     value = _python(value)
@@ -149,6 +154,8 @@ def _value(value: Any, stderr: Any, stderr_name: str | None) -> str:
         return _array(value) + suffix
     if isinstance(value, Status):
         return f"{value.name}: {value.value}"
+    if isinstance(value, (tuple, list, dict)) and not value:
+        return "none"
     if isinstance(value, (tuple, list)) and len(value) <= DIGITS and all(map(_is_brief, value)):
         return "(" + ", ".join(number(v) for v in value) + ")"
     if isinstance(value, (tuple, list, dict)):

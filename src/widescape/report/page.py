@@ -15,9 +15,10 @@ from widescape.core.evidence import MEANING
 from widescape.core.files import plain, replacing
 from widescape.core.table import Table
 from widescape.report import figures, numbers
+from widescape.report.points import points
 
 if TYPE_CHECKING:
-    from widescape.survey.chapter import SurveyReport
+    from widescape.survey.chapter import Chapter, SurveyReport
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,16 @@ class Paths:
 def render(report: "SurveyReport") -> str:
     """The survey as one HTML page: no network, no scripts, figures and style inside.
 
+    Each figure is there twice, the second one narrow for phones. The page links to the files that
+    `write` puts beside it.
+
     Raises:
         ValueError: a name is not fit for a file and a link, two are the same, or a chart cannot be
             drawn.
     """
     _check_names(report)
     drawn = {
-        (chapter.name, chart.name): Markup(figures.svg(chart, titled=False, prefix=f"svg-{chapter.name}-{chart.name}"))
+        (chapter.name, chart.name): _inside(_stem(chapter, chart), chart)
         for chapter in report.chapters
         for chart in chapter.charts
     }
@@ -85,7 +89,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=numbers.number, duration=numbers.duration, rows=numbers.rows)
+    environment.filters.update(
+        number=numbers.number,
+        duration=numbers.duration,
+        rows=numbers.rows,
+        unbroken=numbers.unbroken,
+        points=points,
+    )
     environment.tests["numeric_column"] = numbers.is_numeric_column
     return environment
 
@@ -94,9 +104,23 @@ def _drawings(report: "SurveyReport") -> Iterator[tuple[str, bytes]]:
     """Each chart twice, under its file name."""
     for chapter in report.chapters:
         for chart in chapter.charts:
-            stem = f"{chapter.name}-{chart.name}"
+            stem = _stem(chapter, chart)
             yield f"{stem}.png", figures.png(chart)
             yield f"{stem}.svg", _standalone(chart)
+
+
+def _stem(chapter: "Chapter", chart: Chart) -> str:
+    """The name of the files of a chart, without the kind."""
+    return f"{chapter.name}-{chart.name}"
+
+
+def _inside(stem: str, chart: Chart) -> dict[str, Markup]:
+    """A chart for wide and for narrow screens; the caption says its title."""
+    sizes = {"wide": figures.SIZE, "narrow": figures.NARROW}
+    return {
+        name: Markup(figures.svg(chart, titled=False, prefix=f"svg-{name}-{stem}", size=size))
+        for name, size in sizes.items()
+    }
 
 
 def _standalone(chart: Chart) -> bytes:

@@ -23,7 +23,8 @@ class Context:
 
     Attributes:
         net: the architecture; None for a function whose layers are not known.
-        data: labeled images, standardized by the chapters; None for a system whose targets are no labels.
+        data: arrays of inputs with labels or numbers, standardized by the chapters where there is no system; None for a
+            system of another kind.
         system: the user's function with parameters and data; None for the default architecture.
         held_out: inputs and targets on which the user's system is tested; None without a system.
         seed: every random draw of the chapter derives from it.
@@ -118,8 +119,8 @@ class SurveyReport:
         }
 
 
-def labeled(context: Context) -> tuple[Layer, Dataset]:
-    """The architecture and its labeled data.
+def network_and_data(context: Context) -> tuple[Layer, Dataset]:
+    """The architecture and its data.
 
     Raises:
         LeftOutError: one of them is missing; says which.
@@ -130,7 +131,9 @@ def labeled(context: Context) -> tuple[Layer, Dataset]:
             "`widescape.arch` network as the function."
         )
     if context.data is None:
-        raise LeftOutError("it needs arrays of inputs with class labels (or one-hot targets), in finite classes.")
+        raise LeftOutError(
+            "it needs arrays of inputs with class labels (or one-hot targets), or numbers under square loss."
+        )
     return context.net, context.data
 
 

@@ -64,8 +64,8 @@ def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapte
     watch = Stopwatch()
     size = _chosen(context, data)
     part = data.subset(size.n_train, size.n_test, seed=context.seed)
-    x, x_test = standardize(part.x_train, part.x_test)
-    targets = predict.one_hot(part.y_train, data.num_classes)
+    x, x_test = standardize(part.x_train, part.x_test, per="auto")
+    targets = predict.one_hot(part.y_train, data.class_count)
     key = named_key(jax.random.key(context.seed), "finite networks")
     context.say(f"training {size.members} networks of each width, and their linearizations")
     study = train.limit_distance(
@@ -155,7 +155,7 @@ def _verdict(study: train.LimitDistance, scores: Mapping[str, predict.Classifica
     names = list(scores)
     return (
         f"At width {width:,} a trained network's predictions are {share:.0f}% of their size away from the infinite "
-        f"network's; it classifies {_percent(scores[names[0]])} of the test images, the mean of {study.num_members} "
+        f"network's; it classifies {_percent(scores[names[0]])} of the test examples, the mean of {study.num_members} "
         f"such networks {_percent(scores[names[1]])}, the infinite network after the same steps "
         f"{_percent(scores[names[3]])}."
     )
@@ -186,8 +186,8 @@ def _sentences(
         f"{_of(study, 'drift', percent=True)} at width {last:,}; before training it is "
         f"{_of(study, 'kernel_error', percent=True)} from its limit at width {last:,}.",
         _meeting(study),
-        f"On the same images the infinite network trained to the end classifies {_percent(scores[names[4]])} (NTK) and "
-        f"{_percent(scores[names[5]])} (NNGP), both at a regularizer of {_REG:.0e} of the mean diagonal.",
+        f"On the same examples the infinite network trained to the end classifies {_percent(scores[names[4]])} (NTK) "
+        f"and {_percent(scores[names[5]])} (NNGP), both at a regularizer of {_REG:.0e} of the mean diagonal.",
     )
 
 
@@ -223,8 +223,8 @@ def _of(study: train.LimitDistance, name: str, place: int = -1, *, percent: bool
 
 def _sizing(size: _Size, study: train.LimitDistance, data: Dataset, context: Context) -> str:
     text = (
-        f"{size.n_train:,} of {len(data.x_train):,} training images, {size.n_test:,} of {len(data.x_test):,} test "
-        f"images, {study.num_members} networks of each of {len(study.widths)} widths."
+        f"{size.n_train:,} of {len(data.x_train):,} training examples, {size.n_test:,} of {len(data.x_test):,} test "
+        f"examples, {study.num_members} networks of each of {len(study.widths)} widths."
     )
     if len(study.widths) < len(size.widths):
         text += f" Time ran out before width {size.widths[len(study.widths)]:,}."
@@ -261,7 +261,7 @@ def _score_table(scores: Mapping[str, predict.ClassificationScore]) -> Table:
         title="The same split, six predictors",
         columns=("predictor", "accuracy", "squared loss"),
         rows=tuple((name, _percent(s), f"{s.mse:.4f} ± {s.mse_stderr:.4f}") for name, s in scores.items()),
-        caption="± is one standard error over test images.",
+        caption="± is one standard error over test examples.",
     )
 
 
@@ -273,7 +273,7 @@ def _distance_table(distances: PredictionDistances) -> Table:
         title="Root mean square distances between predictions",
         columns=("predictor", *short),
         rows=tuple(rows),
-        caption="Over test images and outputs.",
+        caption="Over test examples and outputs.",
     )
 
 

@@ -60,7 +60,7 @@ def survey(
         repeat = f"widescape.survey(system{options})"
     elif isinstance(data, (str, _data.Dataset)):
         dataset = _data.load(data) if isinstance(data, str) else data
-        subject = of_dataset(dataset)
+        subject = of_dataset(dataset, seed)
         repeat = f"widescape survey --data {dataset.name} --seed {seed}" + (" --full" if full else "")
     else:
         raise DataError(f"`data` is {data!r}; give a name, a widescape.data.Dataset or a widescape.curvature.System.")

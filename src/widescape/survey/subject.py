@@ -1,5 +1,6 @@
 """What a survey is about: the default network on a data set, or a user's own model."""
 
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import numpy as np
 
 from widescape import arch
 from widescape.core.errors import DataError
+from widescape.core.random import named_key
 from widescape.curvature import System
-from widescape.data import Dataset
+from widescape.data import Dataset, standardize
 
 _HELD_OUT = 0.2  # of a user's examples, where no test set came with them
 _MOST_CLASSES = 1000
@@ -39,26 +41,36 @@ class Subject:
     facts: dict[str, str]
 
 
-def default_network(num_classes: int) -> arch.Sequential:
-    """The network of the survey: smooth, so that every chapter can differentiate it twice."""
-    return arch.fc(depth=3, width=512, n_out=num_classes, activation=arch.Gelu(), w_std=2**0.5, b_std=0.1)
+def of_dataset(dataset: Dataset, seed: int) -> Subject:
+    """The default network on a data set.
 
-
-def of_dataset(dataset: Dataset) -> Subject:
-    """The default network on a data set."""
-    net = default_network(dataset.num_classes)
+    For numbers as targets the network is also a system at random parameters, and inputs and targets are standardized.
+    """
+    facts = {"data": f"{dataset.name}: {dataset.source}", "data fingerprint": f"SHA-256 {dataset.fingerprint}..."}
+    system, held_out = None, None
+    if dataset.num_classes is None:
+        x, x_test = standardize(dataset.x_train, dataset.x_test, per="auto")
+        y, y_test = (
+            part.reshape(len(part), -1)
+            for part in standardize(
+                dataset.y_train, dataset.y_test, per="all" if dataset.y_train.ndim == 1 else "feature"
+            )
+        )
+        net = arch.default_network(y.shape[1])
+        key = named_key(jax.random.key(seed), "network of the survey")
+        params = net.init(key, x.shape[1:], dtype="float64")
+        system, held_out = System(net.apply, params, x, y, loss="square", reduction="mean"), (x_test, y_test)
+        dataset = dataclasses.replace(dataset, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    else:
+        net = arch.default_network(dataset.num_classes)
     return Subject(
         net=net,
         data=dataset,
-        system=None,
-        held_out=None,
+        system=system,
+        held_out=held_out,
         title=f"Survey of a network on {dataset.name}",
         sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}.",
-        facts={
-            "network": repr(net),
-            "data": f"{dataset.name}: {dataset.source}",
-            "data fingerprint": f"SHA-256 {dataset.fingerprint}...",
-        },
+        facts={"network": repr(net), **facts},
     )
 
 
@@ -92,7 +104,7 @@ def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str
     loss = system.loss if isinstance(system.loss, str) else getattr(system.loss, "__name__", "a loss of its own")
     return Subject(
         net=net,
-        data=_labeled(own, (checked.x, checked.y), name),
+        data=_arrays(own, (checked.x, checked.y), name),
         system=own,
         held_out=(checked.x, checked.y),
         title=f"Survey of {name}",
@@ -108,14 +120,19 @@ def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str
     )
 
 
-def _labeled(system: System, test: tuple[Any, Any], name: str) -> Dataset | None:
-    """The system's data as a labeled set, if inputs are one array and targets are classes."""
+def _arrays(system: System, test: tuple[Any, Any], name: str) -> Dataset | None:
+    """The system's data as a set, if inputs are one array and targets are classes, or numbers under square loss."""
     labels = [class_labels(system.loss, y) for y in (system.y, test[1])]
     arrays = [x for x in (system.x, test[0]) if isinstance(x, np.ndarray) and x.ndim >= 2 and x.dtype.kind == "f"]
-    if len(arrays) < 2 or labels[0] is None or labels[1] is None or not 2 <= system.num_outputs <= _MOST_CLASSES:
+    if len(arrays) < 2 or np.ptp(arrays[0]) == 0:
         return None
     train, held = (np.asarray(x, np.float64) for x in arrays)
-    if np.ptp(train) == 0:
+    if labels[0] is None or labels[1] is None:
+        if system.loss != "square" or len(held) < 3:
+            return None
+        y, y_held = (np.asarray(own, np.float64) for own in (system.y, test[1]))
+        return Dataset(name, train, y, held, y_held, None, "given with the system")
+    if not 2 <= system.num_outputs <= _MOST_CLASSES:
         return None
     return Dataset(name, train, labels[0], held, labels[1], system.num_outputs, "given with the system")
 

@@ -1,0 +1,248 @@
+"""The commands `kernel`, `fit` and `predict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import Positional
+
+from widescape.cli.common import Flag, Task, Which, cut, note, open_data, open_network, shape_of, show
+from widescape.core.errors import DataError
+from widescape.core.memory import human_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from widescape.data import Dataset
+
+
+def kernel(
+    data: str = "digits",
+    target: str | None = None,
+    task: Task = "auto",
+    net: str | None = None,
+    get: Which = "ntk",
+    n: int | None = None,
+    out: Path = Path("kernel.npz"),
+    seed: int = 0,
+    plan: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Compute the kernel matrix of an infinitely wide network on training data, and say how well conditioned it is.
+
+    Args:
+        data: name of a data set (see: widescape data list), or the path of your own.
+        target: for a table, the column that is predicted.
+        task: for a file, whether targets are classes or numbers.
+        net: the network, for instance "fc(3, 512, 10, activation=Erf(), w_std=1.3, b_std=0.1)"; three GELU layers by
+            default.
+        get: nngp, the covariance of random networks; or ntk, the tangent kernel.
+        n: at most so many training examples, drawn at random.
+        out: npz file with the matrix, the standardized inputs, and the targets.
+        seed: of that draw.
+        plan: only say what it will take.
+        json: print a JSON document.
+    """
+    import numpy as np
+
+    from widescape import kernels
+    from widescape.core.files import replacing
+    from widescape.data import standardize
+
+    dataset = cut(open_data(data, target, task), n, seed)
+    network = open_network(net, dataset.num_classes or 1)
+    (x,) = standardize(dataset.x_train, per="auto")
+    planned = kernels.gram(network, x, get=get, plan=True)
+    if plan:
+        return show(planned.to_dict(), [str(planned)], as_json=json)
+    note(f"{planned.pairs:,} pairs of examples of {shape_of(x)}, {planned.flops:.1e} operations")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    matrix = kernels.gram(network, x, get=get)
+    spectrum = kernels.spectrum(matrix)
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{get: matrix}, x=x, y=dataset.y_train, net=np.array(repr(network)))  # type: ignore[arg-type]
+    document = {"file": str(out), "kernel": get, "net": repr(network), "data": dataset.name, **spectrum.to_dict()}
+    return show(document, [str(spectrum), f"The {get.upper()} matrix of {len(x):,} examples is in {out}"], as_json=json)
+
+
+def fit(
+    data: str = "digits",
+    target: str | None = None,
+    task: Task = "auto",
+    net: str | None = None,
+    get: Which = "ntk",
+    reg: float | Literal["loo"] = "loo",
+    t: float | None = None,
+    n: int | None = None,
+    out: Path = Path("model.npz"),
+    seed: int = 0,
+    plan: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Fit the kernel of an infinitely wide network to data, test it, and save it for `widescape predict`.
+
+    Args:
+        data: name of a data set (see: widescape data list), or the path of your own.
+        target: for a table, the column that is predicted.
+        task: for a file, whether targets are classes or numbers.
+        net: the network, for instance "fc(3, 512, 10, activation=Erf(), w_std=1.3, b_std=0.1)"; three GELU layers by
+            default.
+        get: ntk, the mean of infinitely wide networks after training; or nngp, Bayesian inference with one.
+        reg: the regularizer, in units of the mean of the kernel's diagonal; loo chooses it without validation data.
+        t: stop training at this time, as a regularizer; needs a number for reg.
+        n: at most so many training examples, drawn at random with as many of each class as can be.
+        out: file of the fitted model.
+        seed: of that draw.
+        plan: only say what it will take.
+        json: print a JSON document.
+    """
+    from sklearn.pipeline import make_pipeline
+
+    from widescape import estimators
+
+    if t is not None and reg == "loo":
+        raise DataError("--reg loo chooses for the end of training; with --t, give --reg a number, 0 for none.")
+    if not isinstance(reg, str) and not reg >= 0:
+        raise DataError(f"--reg is {reg}; give loo, or a number that is not negative.")
+    if t is not None and not t > 0:
+        raise DataError(f"--t is {t}; give a positive time.")
+    dataset = cut(open_data(data, target, task), n, seed)
+    network = open_network(net, dataset.num_classes or 1)
+    scaler = estimators.InputScaler().fit(dataset.x_train)
+    planned = estimators.plan_fit(
+        network, scaler.transform(dataset.x_train), get=get, num_test=len(dataset.x_test), choose_reg=reg == "loo"
+    )
+    if plan:
+        return show(planned.to_dict(), [str(planned)], as_json=json)
+    size = f"{planned.num_examples:,} training examples of {shape_of(dataset.x_train)}"
+    note(f"{size}: about {_time(planned.seconds)} and {human_bytes(planned.peak_bytes)}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    classes = dataset.num_classes is not None
+    name = f"{get.upper()}{'Classifier' if classes else 'Regressor'}"
+    model = make_pipeline(scaler, getattr(estimators, name)(net=network, reg=reg, t=t, random_state=seed))
+    model.fit(dataset.x_train, _named(dataset, dataset.y_train))
+    scores, lines = _scores(model, dataset)
+    about = {"data": dataset.source, "feature_names": list(dataset.feature_names), "fingerprint": dataset.fingerprint}
+    estimators.save(model, out, about=about)
+    lines = [f"{name} on {len(dataset.x_train):,} examples", *lines, f"The model: {out}"]
+    return show({"model": str(out), "estimator": name, "net": repr(network), **scores}, lines, as_json=json)
+
+
+def predict(
+    model: Positional[Path],
+    data: Positional[str],
+    out: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Predict with a model that `widescape fit` saved.
+
+    Args:
+        model: the file of the model.
+        data: inputs: an npz (x), csv or Parquet file, a folder or zip of images, or the name of a data set, whose test
+            examples are taken.
+        out: csv file of the predictions; without it they are printed.
+        json: print a JSON document.
+    """
+    from widescape import data as room
+    from widescape import estimators
+    from widescape.core.files import replacing
+
+    saved = estimators.load(model)
+    shape = saved.model[0].input_shape_
+    if data in room.names():
+        x = room.load(data).x_test
+        names = [str(i) for i in range(1, len(x) + 1)]
+    else:
+        x, names = room.read_inputs(data, shape, feature_names=saved.about.get("feature_names", ()))
+    columns = _predictions(saved.model, x)
+    rows = [dict(zip(("example", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as temporary:
+            _write(temporary, rows)
+    lines = [f"{len(rows):,} predictions are in {out}"] if out is not None else [", ".join(rows[0])]
+    if out is None:
+        lines += [", ".join(_short(value) for value in row.values()) for row in rows]
+    return show({"predictions": rows, "file": None if out is None else str(out)}, lines, as_json=json)
+
+
+def _time(seconds: float) -> str:
+    return "a second" if seconds < 1 else f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _named(dataset: "Dataset", y: "np.ndarray") -> "np.ndarray":
+    """Labels by their names, where they have some."""
+    import numpy as np
+
+    return np.array(dataset.class_names)[y] if dataset.class_names else y
+
+
+def _scores(model: Any, dataset: "Dataset") -> tuple[dict[str, Any], list[str]]:
+    """How good the model is, as numbers and in words."""
+    import numpy as np
+
+    from widescape import predict as room
+
+    estimator = model[-1]
+    scores: dict[str, Any] = {"reg": estimator.reg_, "loo_mse": estimator.loo_mse_}
+    lines = [f"regularizer: {estimator.reg_:.2g} of the mean diagonal"]
+    if dataset.num_classes is None:
+        score: Any = room.regression_score(model.predict(dataset.x_test), dataset.y_test)
+        scores |= {
+            "test_mse": score.mse,
+            "test_mse_stderr": score.mse_stderr,
+            "test_r2": score.r2,
+            "test_r2_stderr": score.r2_stderr,
+        }
+        lines += [
+            f"root mean square error: {score.mse**0.5:.4g} on {score.num_points:,} test examples, "
+            f"{estimator.loo_mse_**0.5:.4g} by leave-one-out",
+            f"explained variance: {100 * score.r2:.1f} ± {100 * score.r2_stderr:.1f}% on test examples",
+        ]
+        return scores, lines
+    truth = _named(dataset, dataset.y_test)
+    probabilities = model.predict_proba(dataset.x_test)
+    correct = model.classes_[probabilities.argmax(axis=1)] == truth
+    own = probabilities[np.arange(len(truth)), np.searchsorted(model.classes_, truth)]
+    n, smoothed = len(truth), (correct.sum() + 1) / (len(truth) + 2)
+    scores |= {
+        "loo_accuracy": estimator.loo_accuracy_,
+        "test_accuracy": float(correct.mean()),
+        "test_accuracy_stderr": float(np.sqrt(smoothed * (1 - smoothed) / n)),
+        "test_log_loss": float(-np.log(own).mean()),
+    }
+    lines += [
+        f"accuracy: {100 * scores['test_accuracy']:.1f} ± {100 * scores['test_accuracy_stderr']:.1f}% on {n:,} test "
+        f"examples, {100 * estimator.loo_accuracy_:.1f}% by leave-one-out",
+        f"log loss of the probabilities: {scores['test_log_loss']:.3f} on test examples",
+    ]
+    return scores, lines
+
+
+def _predictions(model: Any, x: "np.ndarray") -> dict[str, list[Any]]:
+    """Columns of the table of predictions."""
+    if hasattr(model, "predict_proba"):
+        probabilities = model.predict_proba(x)
+        columns = {"prediction": model.classes_[probabilities.argmax(axis=1)].tolist()}
+        named = zip(model.classes_, probabilities.T, strict=True)
+        return columns | {f"probability of {name}": column.tolist() for name, column in named}
+    mean, std = model.predict(x, return_std=True)
+    if mean.ndim == 1:
+        return {"prediction": mean.tolist(), "standard deviation": std.tolist()}
+    both = {}
+    for i in range(mean.shape[1]):
+        both[f"prediction {i + 1}"] = mean[:, i].tolist()
+        both[f"standard deviation {i + 1}"] = std[:, i].tolist()
+    return both
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

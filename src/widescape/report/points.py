@@ -1,0 +1,98 @@
+"""The points of a chart as rows of a table, for readers who want the numbers behind a figure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from widescape.core.chart import Chart, Scale, Series
+
+MAX_ROWS = 80
+"""Rows of a table, as long as each series keeps `LEAST`."""
+
+MOST = 20
+"""Rows of one series."""
+
+LEAST = 4
+"""Rows that a series keeps in a chart of very many."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some points of one series, or all.
+
+    Attributes:
+        label: what the legend says.
+        rows: abscissa and ordinate of each point, and the ends of its interval if it has one.
+        total: how many points the series has.
+    """
+
+    label: str
+    rows: tuple[tuple[float | None, ...], ...]
+    total: int
+
+    @property
+    def span(self) -> str:
+        """How many of the points are there, in words."""
+        if len(self.rows) < self.total:
+            return f"{len(self.rows)} of {self.total:,} points"
+        return "1 point" if self.total == 1 else f"{self.total} points"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A table of the points of a chart.
+
+    Attributes:
+        columns: the headings.
+        series: the rows, series by series.
+    """
+
+    columns: tuple[str, ...]
+    series: tuple[Rows, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point of every series is there."""
+        return all(len(part.rows) == part.total for part in self.series)
+
+
+def points(chart: Chart) -> Points:
+    """The points of `chart` to at most a readable number of rows.
+
+    A series with too many points keeps some, the first and the last among them: half of these are
+    evenly spaced in the order of the series, half along the horizontal axis as it is drawn.
+    """
+    intervals = any(series.low is not None for series in chart.series)
+    most = min(MOST, max(LEAST, MAX_ROWS // max(1, len(chart.series))))
+    return Points(
+        columns=(chart.x_label, chart.y_label, *(("from", "to") if intervals else ())),
+        series=tuple(
+            Rows(series.label, tuple(_rows(series, chart.x_scale, most, intervals)), series.x.size)
+            for series in chart.series
+        ),
+    )
+
+
+def _rows(series: Series, scale: Scale, most: int, intervals: bool) -> Iterator[tuple[float | None, ...]]:
+    for index in _chosen(series.x, scale, most):
+        row = (float(series.x[index]), float(series.y[index]))
+        if not intervals:
+            yield row
+        elif series.low is None or series.high is None:
+            yield (*row, None, None)
+        else:
+            yield (*row, float(series.low[index]), float(series.high[index]))
+
+
+def _chosen(x: np.ndarray, scale: Scale, most: int) -> list[int]:
+    """Places of at most `most` points: half even in the order of the series, half even along the axis."""
+    if x.size <= most:
+        return list(range(x.size))
+    places = {int(place) for place in np.linspace(0, x.size - 1, most // 2)}
+    finite = np.flatnonzero(np.isfinite(x) & ((x > 0) | (scale == "linear")))
+    if finite.size:
+        along = np.log(x[finite]) if scale == "log" else x[finite]
+        targets = np.linspace(along.min(), along.max(), most - most // 2)
+        places |= {int(finite[np.argmin(np.abs(along - target))]) for target in targets}
+    return sorted(places)

@@ -1,0 +1,62 @@
+"""The table of a figure holds the figure's points, and says how many it leaves out."""
+
+import numpy as np
+import pytest
+
+from report.samples import chart
+from widescape.core.chart import Series
+from widescape.report.points import LEAST, MAX_ROWS, MOST, points
+
+
+def test_a_short_series_is_there_point_by_point_with_its_interval():
+    table = points(chart())
+    assert table.columns == ("width", "distance", "from", "to")
+    (part,) = table.series
+    assert (part.label, part.span) == ("mean", "3 points")
+    assert part.rows == ((1, 0.1, 0.01, 0.31), (2, 0.2, 0.11, 0.41), (3.25, 0.3, 0.21, 0.51))
+    assert table.complete
+
+
+def test_without_intervals_there_are_no_columns_for_them():
+    table = points(chart(series=(Series([1.0], [2.0], "one"),)))
+    assert table.columns == ("width", "distance")
+    assert table.series[0].rows == ((1.0, 2.0),)
+    assert table.series[0].span == "1 point"
+
+
+def test_a_series_without_intervals_beside_one_that_has_them_leaves_their_cells_empty():
+    table = points(chart(series=(*chart().series, Series([1.0], [2.0], "one"))))
+    assert table.series[1].rows == ((1.0, 2.0, None, None),)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_of_a_long_series_the_first_the_last_and_some_between_are_there(scale):
+    ranks = np.arange(1.0, 1298.0)
+    table = points(chart(series=(Series(ranks, -ranks, "spectrum"),), x_scale=scale))
+    (part,) = table.series
+    assert MOST // 2 <= len(part.rows) <= MOST
+    assert (part.rows[0], part.rows[-1]) == ((1, -1), (1297, -1297))
+    assert all(y == -x for x, y in part.rows)
+    assert [x for x, _ in part.rows] == sorted({x for x, _ in part.rows})
+    halves = [sum(x < middle for x, _ in part.rows) for middle in (36, 649)]
+    assert halves[0] >= 5 if scale == "log" else abs(2 * halves[1] - len(part.rows)) <= 1
+    assert part.span == f"{len(part.rows)} of 1,297 points"
+    assert not table.complete
+
+
+def test_many_series_share_the_rows_and_each_keeps_some():
+    x = np.arange(50.0)
+    eight = points(chart(series=tuple(Series(x, x, f"s{i}") for i in range(8)))).series
+    assert {len(part.rows) for part in eight} <= set(range(2, MAX_ROWS // 8 + 1))
+    hundred = points(chart(series=tuple(Series(x, x, f"s{i}") for i in range(100)))).series
+    assert len(hundred) == 100
+    assert {2 <= len(part.rows) <= LEAST for part in hundred} == {True}
+
+
+def test_points_that_are_not_finite_are_no_hindrance():
+    x = np.full(40, np.nan)
+    (part,) = points(chart(series=(Series(x, x, "nothing"),))).series
+    assert 0 < len(part.rows) <= MOST
+    mixed = np.where(np.arange(40) % 2, np.inf, np.arange(40.0))
+    (part,) = points(chart(series=(Series(mixed, mixed, "half"),), x_scale="log")).series
+    assert 0 < len(part.rows) <= MOST
