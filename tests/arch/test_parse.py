@@ -44,6 +44,11 @@ def test_presets_arithmetic_and_qualified_names_are_understood():
         ("Dense(", "no expression"),
         ("Dense(1)" + " " * 30_000, "at most"),
         ("(" * 5000 + ")" * 5000, "no expression"),
+        ("Dense(2, 1" + "+1" * 3000 + ")", "no expression"),
+        ("Dense(" + "*".join(["999999**99"] * 20) + ")", "too large"),
+        ("Dense(" + "*".join(["999999"] * 50) + ")", "too large"),
+        ("Dense(2, (-2)**0.5)", "no real number"),
+        ("fc(10**9, 8, 1, activation=Relu())", "more than 10000"),
     ],
 )
 def test_text_that_describes_no_network_is_refused_with_the_part(text, reason):

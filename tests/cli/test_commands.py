@@ -87,6 +87,11 @@ def test_fetching_says_where_the_files_are(capsys, monkeypatch, tmp_path):
         (["fit", "--t", "5"], "--reg loo"),
         (["fit", "--net", "Dense(0)"], "--net"),
         (["predict", "absent.npz", "digits"], "absent.npz"),
+        (["fit", "--reg", "inf"], "--reg is inf"),
+        (["fit", "--reg", "0.1", "--t", "inf"], "--t is inf"),
+        (["fit", "--n", "5"], "there are 10 classes"),
+        (["fit", "--out", "."], "'.', which is a folder"),
+        (["kernel", "--out", "."], "'.', which is a folder"),
     ],
 )
 def test_refusals_have_exit_code_1_and_one_sentence_on_standard_error(arguments, reason, capsys):
@@ -185,3 +190,37 @@ def test_early_stopping_is_an_option_of_the_command(capsys, tmp_path):
     assert said["reg"] == 0.0
     assert estimators.load(file).model[-1].t == 100.0
     assert said["test_accuracy"] > 0.8
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused(capsys, tmp_path):
+    file = tmp_path / "model.npz"
+    document(capsys, "fit", "--data", "iris", "--net", NET, "--out", file)
+    code, out, err = run(capsys, "predict", file, "wine")
+    assert (code, out) == (1, "")
+    assert "fitted to shape (4,)" in err
+    code, out, err = run(capsys, "predict", file, "wine", "--json")
+    assert json.loads(out)["error"] == "DataError"
+
+
+def test_a_test_set_that_cannot_be_scored_is_no_reason_to_lose_the_model(capsys, tmp_path):
+    table = tmp_path / "few.csv"
+    table.write_text("a,b\n" + "\n".join(f"{i},{i**1.5}" for i in range(12)), encoding="utf-8")
+    said = document(capsys, "fit", "--data", table, "--net", NET, "--out", tmp_path / "model.npz")
+    assert "at least 3" in said["not_scored"]
+    assert estimators.load(tmp_path / "model.npz").model.predict(np.array([[3.0]])).shape == (1,)
+
+
+def test_a_class_that_was_never_met_has_probability_zero(capsys, tmp_path):
+    file = tmp_path / "three.npz"
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    y = np.array(["a", "c"] * 10)
+    np.savez(file, x_train=x, y_train=y, x_test=x[:4], y_test=np.array(["a", "b", "b", "c"]))
+    said = document(capsys, "fit", "--data", file, "--net", NET, "--reg", "0.1", "--out", tmp_path / "model.npz")
+    assert said["test_log_loss"] == "inf"
+    assert said["test_accuracy"] <= 0.5
+
+
+def test_wrong_usage_of_the_survey_with_json_is_json_too(capsys):
+    code, out, _ = run(capsys, "survey", "--seed", "-1", "--json")
+    assert code == 2
+    assert json.loads(out)["error"] == "UsageError"

@@ -1,5 +1,6 @@
 """The estimators give the library's own numbers, in scikit-learn's manner."""
 
+import json
 import pickle
 
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from widescape.estimators import (
     save,
 )
 from widescape.estimators import solver as solver_module
+from widescape.estimators.classification import calibrated_scale
 
 NET = arch.fc(2, 16, 1, activation=arch.Relu(), w_std=2**0.5, b_std=0.1)
 CLASSIFIERS = {"nngp": NNGPClassifier, "ntk": NTKClassifier}
@@ -108,7 +110,10 @@ def test_probabilities_have_the_scale_with_the_least_leave_one_out_log_loss(digi
     left_out = predict.GP(K, predict.one_hot(y, 10), reg=1e-2).loo().mean
 
     def loss(scale):
-        return -log_softmax(scale * left_out, axis=1)[np.arange(len(y)), y].mean()
+        # One doubt among n + 2: a label is its class with probability 1 - 1/(n + 2), each other one with a ninth of it.
+        targets = np.full((120, 10), 1 / 122 / 9)
+        targets[np.arange(120), y] = 1 - 1 / 122
+        return -(targets * log_softmax(scale * left_out, axis=1)).sum(axis=1).mean()
 
     best = minimize_scalar(loss, bounds=(0.1, 1000), method="bounded", options={"xatol": 1e-6})
     assert np.isclose(loss(model.scale_), best.fun, rtol=1e-6)
@@ -126,6 +131,14 @@ def test_probabilities_are_calibrated_on_the_test_set_too(digits):
     for factor in (1 / 3, 3):
         other = log_softmax(factor * model.scale_ * outputs, axis=1)[np.arange(400), whole.y_test]
         assert np.log(own).mean() > other.mean()
+
+
+def test_perfect_left_out_predictions_leave_a_doubt_of_one_in_n():
+    labels = np.arange(30) % 2
+    for margin in (1.0, 0.05):
+        outputs = margin * predict.one_hot(labels, 2)
+        scale = calibrated_scale(outputs, labels)
+        assert np.isclose(1 / (1 + np.exp(-scale * margin)), 1 - 1 / 32, rtol=1e-3)
 
 
 # Standard deviations.
@@ -174,6 +187,46 @@ def test_several_outputs_are_predicted_at_once(curve):
     one, one_std = NNGPRegressor(NET, reg=0.05).fit(x, y).predict(x_test, return_std=True)
     assert np.allclose(mean, np.stack([one, -3 * one], axis=1), rtol=1e-9)
     assert np.allclose(std, np.stack([one_std, 3 * one_std], axis=1), rtol=1e-9)
+
+
+def test_what_the_caller_does_to_the_training_data_afterwards_does_not_matter(curve):
+    x, y = curve[0].copy(), np.stack([curve[1]] * 2, axis=1)
+    model = NNGPRegressor(NET, reg=0.05).fit(x, y)
+    before = model.predict(curve[2], return_std=True)
+    x *= 5
+    y[:] = 0
+    kernel_cache.clear()
+    for now, then in zip(model.predict(curve[2], return_std=True), before, strict=True):
+        assert np.array_equal(now, then)
+
+
+def test_new_parameters_count_from_the_next_fit_on(curve, tmp_path):
+    x, y, x_test, _ = curve
+    model = NTKRegressor(NET, reg=0.05).fit(x, y)
+    before = model.predict(x_test, return_std=True)
+    model.set_params(net=arch.fc(1, 8, 1, activation=arch.Erf(), w_std=1.0), t=1.0, reg=3.0)
+    save(model, tmp_path / "model.npz")
+    for own in (model, pickle.loads(pickle.dumps(model)), load(tmp_path / "model.npz").model):
+        for now, then in zip(own.predict(x_test, return_std=True), before, strict=True):
+            assert np.allclose(now, then, rtol=1e-12)
+
+
+def test_a_constant_target_has_no_scale_and_its_deviations_are_not_zero(curve):
+    x = curve[0]
+    both = np.stack([curve[1], np.full(40, 0.1)], axis=1)
+    mean, std = NNGPRegressor(NET, reg=0.05).fit(x, both).predict(curve[2], return_std=True)
+    assert np.allclose(mean[:, 1], 0.1)
+    assert (std[:, 1] > 0.1).all()
+
+
+def test_targets_and_inputs_of_any_size_keep_their_digits(curve):
+    x, y, x_test, _ = curve
+    mean, std = NNGPRegressor(NET, reg=0.05).fit(x, y).predict(x_test, return_std=True)
+    for unit in (1e200, 1e-200):
+        large, wide = NNGPRegressor(NET, reg=0.05).fit(x, unit * y).predict(x_test, return_std=True)
+        assert np.allclose(large / unit, mean, rtol=1e-9)
+        assert np.allclose(wide / unit, std, rtol=1e-9)
+        assert np.allclose(InputScaler().fit_transform(unit * x), InputScaler().fit_transform(x), rtol=1e-9)
 
 
 # Grid searches and the cache.
@@ -242,6 +295,16 @@ def test_the_cache_keeps_to_its_limit_and_forgets_what_was_used_longest_ago(rng)
     assert cache.num_bytes <= 2 * size
 
 
+def test_other_data_takes_the_place_of_what_fills_the_cache(rng):
+    first, second = rng.normal(size=(30, 4)), rng.normal(size=(20, 4))
+    cache = KernelCache(limit_bytes=31 * 31 * 8 + 31 * 4 * 8)
+    cache.train(NET, first, "ntk")
+    cache.train(NET, second, "ntk")
+    before = cache.computed_pairs
+    assert np.allclose(cache.train(NET, second, "ntk"), kernels.gram(NET, second, get="ntk"), rtol=1e-12)
+    assert cache.computed_pairs == before
+
+
 # Files.
 
 
@@ -293,6 +356,29 @@ def test_files_that_hold_no_model_and_models_that_fit_no_file_are_refused(tmp_pa
         bad.write_bytes(content)
         with pytest.raises(ModelFileError, match=r"bad\.npz"):
             load(bad)
+    good = tmp_path / "good.npz"
+    save(NNGPRegressor(NET).fit(x, y), good)
+    with np.load(good) as archive:
+        parts = dict(archive)
+    document = json.loads(str(parts["document"]))
+
+    def changed(change):
+        other = json.loads(json.dumps(document))
+        change(other)
+        np.savez(bad, **{**parts, "document": np.array(json.dumps(other))})
+
+    for change in (
+        lambda d: d.update(steps=[]),
+        lambda d: d.update(format=99),
+        lambda d: d["steps"][0]["state"].update(predict="x"),
+        lambda d: d["steps"][0]["state"].update(_solver="x"),
+        lambda d: d["steps"][0]["state"].update(reg_="loo"),
+        lambda d: d["steps"][0]["state"].update(y_fit_={"array": "model.X_fit_"}),
+        lambda d: d["steps"][0].update({"class": "object"}),
+    ):
+        changed(change)
+        with pytest.raises(ModelFileError, match=r"bad\.npz"):
+            load(bad)
     with pytest.raises(ModelFileError, match=r"absent\.npz"):
         load(tmp_path / "absent.npz")
     with pytest.raises(ModelFileError, match="StandardScaler cannot be saved"):
@@ -325,6 +411,7 @@ def test_a_limit_on_examples_draws_a_balanced_subset_by_the_seed(digits):
         ({"t": 0.0}, "`t` is 0"),
         ({"t": 5.0, "reg": "loo"}, "with `t`"),
         ({"n_train_max": 1}, "at least 2"),
+        ({"random_state": None}, "`random_state` is None"),
         ({"net": "fc"}, "`net` is 'fc'"),
     ],
 )
@@ -341,6 +428,18 @@ def test_sparse_input_and_other_shapes_are_refused(curve, digits):
     model = NTKClassifier(NET).fit(digits.x_train, digits.y_train)
     with pytest.raises(ValueError, match="examples of shape"):
         model.predict(digits.x_test[:, :, :4])
+
+
+def test_a_limit_below_the_number_of_classes_is_refused(digits):
+    with pytest.raises(ValueError, match="there are 10 classes"):
+        NTKClassifier(NET, n_train_max=9).fit(digits.x_train, digits.y_train)
+
+
+def test_images_have_no_feature_names(digits):
+    scaler = InputScaler().fit(digits.x_train)
+    with pytest.raises(ValueError, match="no columns"):
+        scaler.get_feature_names_out()
+    assert InputScaler().fit(digits.x_train.reshape(120, 64)).get_feature_names_out()[:2].tolist() == ["x0", "x1"]
 
 
 def test_one_class_is_refused(digits):

@@ -129,3 +129,19 @@ def test_scores_of_shapes_that_do_not_fit_and_of_constant_targets_are_refused(rn
         predict.regression_score(y[:2], y[:2])
     with pytest.raises(ValueError, match="constant"):
         predict.regression_score(y, np.ones((5, 2)))
+
+
+def test_several_outputs_count_alike_whatever_their_units(rng):
+    from sklearn.metrics import r2_score
+
+    y = rng.normal(size=(30, 3)) * [1.0, 100.0, 1e-3]
+    f = y + 0.5 * rng.normal(size=(30, 3)) * [1.0, 30.0, 2e-3]
+    score = predict.regression_score(f, y)
+    assert np.isclose(score.r2, r2_score(y, f), rtol=1e-12)
+    left_out = np.array([r2_score(np.delete(y, i, 0), np.delete(f, i, 0)) for i in range(30)])
+    assert np.isclose(score.r2_stderr, np.sqrt(29 / 30 * np.sum((left_out - left_out.mean()) ** 2)), rtol=1e-10)
+
+
+def test_where_one_point_has_all_the_variance_the_standard_error_is_infinite():
+    score = predict.regression_score(np.array([0.1, 0.0, 0.0, 0.5]), np.array([0.0, 0.0, 0.0, 1.0]))
+    assert np.isinf(score.r2_stderr)

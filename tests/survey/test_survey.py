@@ -120,8 +120,31 @@ def test_a_regression_is_scored_as_by_the_definition(monkeypatch: pytest.MonkeyP
     assert report.provenance["data"].startswith("diabetes: scikit-learn")
 
 
+def test_a_regression_that_cannot_be_scored_leaves_the_chapter_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:1])
+    few = data.Dataset("few", x[:28], x[:28, 0], x[28:], x[28:, 0], None, "here")
+    report = survey.survey(few)
+    assert "at least three test examples" in report.left_out["The infinite-width limit"]
+    assert "units of the variance" in report.subject
+
+
+def test_a_verdict_without_explained_variance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(0)
+    noise = data.Dataset(
+        "noise", r.normal(size=(40, 3)), r.normal(size=40), r.normal(size=(9, 3)), r.normal(size=9), None, "here"
+    )
+    monkeypatch.setattr(survey_run, "CHAPTERS", (survey_run.CHAPTERS[0],))
+    report = survey.survey(noise)
+    scores = [own.r2 for name, own in report.chapters[0].results.items() if name.endswith("score")]
+    assert ("no better than their mean" in report.chapters[0].verdict) == (max(scores) <= 0)
+
+
 @pytest.mark.parametrize("form", ["npz", "csv", "zip"])
-def test_a_file_of_the_user_is_surveyed_by_the_command(form: str, tmp_path: Path, quick: None, capsys: Any) -> None:
+def test_a_file_of_the_user_is_surveyed_by_the_command(
+    form: str, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:1])
     digits = data.load("digits").subset(60, 20, balanced=True)
     file = tmp_path / f"mine.{form}"
     if form == "npz":
@@ -140,7 +163,7 @@ def test_a_file_of_the_user_is_surveyed_by_the_command(form: str, tmp_path: Path
     assert document["title"] == "Survey of a network on mine"
     assert document["provenance"]["data"].startswith("mine: ")
     assert str(file) in document["provenance"]["command"]
-    assert len(document["chapters"]) == 2
+    assert len(document["chapters"]) == 1
 
 
 def test_one_hot_targets_are_labels() -> None:

@@ -15,7 +15,8 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _LONGEST = 20_000
-_LARGEST = 1e6
+_LARGEST = 1e15
+_DEEPEST = 10_000
 
 
 def from_text(text: str) -> Layer:
@@ -43,9 +44,9 @@ def from_text(text: str) -> Layer:
         raise ValueError(f"an architecture is described by a text of at most {_LONGEST} characters.")
     try:
         tree = ast.parse(text.strip(), mode="eval")
+        value = _value(tree.body)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text[:80]!r} is no expression: {error}") from error
-    value = _value(tree.body)
     if not isinstance(value, Layer):
         raise ValueError(f"{text[:80]!r} describes {type(value).__name__} and no network; write for instance fc(...).")
     return value
@@ -59,13 +60,16 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        left, right = _number(node.left), _number(node.right)
-        if isinstance(node.op, ast.Pow) and max(abs(left), abs(right)) > _LARGEST:
-            raise ValueError(f"{ast.unparse(node)!r} is too large.")
+        operation, left, right = _ARITHMETIC[type(node.op)], _number(node.left), _number(node.right)
         try:
-            return _ARITHMETIC[type(node.op)](left, right)
+            size = operation(float(left), float(right))  # before whole numbers grow without bound
+            if isinstance(size, complex) or not abs(size) <= _LARGEST:
+                raise ValueError(f"{ast.unparse(node)[:80]!r} is too large, or no real number.")
+            return operation(left, right)
+        except OverflowError as error:
+            raise ValueError(f"{ast.unparse(node)[:80]!r} is too large.") from error
         except ArithmeticError as error:
-            raise ValueError(f"{ast.unparse(node)!r}: {error}") from error
+            raise ValueError(f"{ast.unparse(node)[:80]!r}: {error}") from error
     if isinstance(node, ast.Call):
         return _call(node)
     raise ValueError(f"{ast.unparse(node)[:80]!r} is not understood; use layers, numbers, words, tuples, None.")
@@ -90,6 +94,9 @@ def _call(node: ast.Call) -> Any:
         raise ValueError(f"{ast.unparse(node)[:80]!r}: * and ** are not understood.")
     arguments = [_value(argument) for argument in node.args]
     keywords = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+    depth = keywords.get("depth", arguments[0] if arguments else 0)
+    if name == "fc" and isinstance(depth, int | float) and depth > _DEEPEST:
+        raise ValueError(f"a depth of {depth} is more than {_DEEPEST}.")
     try:
         return made(*arguments, **keywords)
     except TypeError as error:

@@ -2,12 +2,15 @@
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from widescape.core.errors import DataError
+from widescape.core.errors import DataError, WidescapeError
 
 if TYPE_CHECKING:
     from widescape.arch.base import Layer
@@ -51,7 +54,34 @@ def cut(dataset: "Dataset", n: int | None, seed: int) -> "Dataset":
         raise DataError(f"--n is {n}; give at least 2 examples.")
     if n is None or n >= len(dataset.x_train):
         return dataset
+    if dataset.num_classes is not None and n < dataset.num_classes:
+        raise DataError(f"--n is {n}, but there are {dataset.num_classes} classes; give at least as many.")
     return dataset.subset(n, len(dataset.x_test), seed=seed, balanced=dataset.num_classes is not None)
+
+
+def prepare_output(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work.
+
+    Raises:
+        DataError: it is a folder.
+        OSError: its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise DataError(f"--out is {str(path)!r}, which is a folder; name a file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+@contextmanager
+def on_users_data() -> Iterator[None]:
+    """Errors about values that came from the user are refusals, not faults of ours."""
+    try:
+        yield
+    except WidescapeError:
+        raise
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def shape_of(x: Any) -> str:

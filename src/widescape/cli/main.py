@@ -48,11 +48,9 @@ def survey(
     from widescape.survey import survey as run
 
     if seed < 0:
-        print(f"widescape: --seed is {seed}; it must not be negative.", file=sys.stderr)
-        return 2
+        return _misused(f"--seed is {seed}; it must not be negative.", as_json=json)
     if model is not None and data is not None:
-        print("widescape: --model brings its own data; leave out --data.", file=sys.stderr)
-        return 2
+        return _misused("--model brings its own data; leave out --data.", as_json=json)
     data = "digits" if data is None else data
     system, test = (None, None) if model is None else load_model(model)
     subject = open_data(data, target, task) if system is None else system
@@ -78,6 +76,18 @@ def survey(
             print(f"\nLeft out: {title}, because {reason}")
         print(f"\nThe page: {paths.page}   ({report.seconds:.0f} s)")
     return 0
+
+
+def _misused(message: str, *, as_json: bool) -> int:
+    """Say what is wrong with the options; the exit status of wrong usage."""
+    if as_json:
+        print(_error("UsageError", message))
+    print(f"widescape: {message}", file=sys.stderr)
+    return 2
+
+
+def _error(kind: str, message: str) -> str:
+    return json.dumps({"error": kind, "message": message})
 
 
 def _command(data: str, target: str | None, task: str, model: str | None, seed: int, *, full: bool) -> str:
@@ -110,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, WidescapeError | OSError):
             raise
         if "--json" in args:
-            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+            print(_error(type(error).__name__, str(error)))
         print(f"widescape: {error}", file=sys.stderr)
         return 1
 

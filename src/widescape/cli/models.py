@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from widescape.cli.common import Flag, Task, Which, cut, note, open_data, open_network, shape_of, show
+from widescape.cli.common import (
+    Flag,
+    Task,
+    Which,
+    cut,
+    note,
+    on_users_data,
+    open_data,
+    open_network,
+    prepare_output,
+    shape_of,
+    show,
+)
 from widescape.core.errors import DataError
 from widescape.core.memory import human_bytes
 
@@ -55,7 +67,7 @@ def kernel(
     if plan:
         return show(planned.to_dict(), [str(planned)], as_json=json)
     note(f"{planned.pairs:,} pairs of examples of {shape_of(x)}, {planned.flops:.1e} operations")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    prepare_output(out)
     matrix = kernels.gram(network, x, get=get)
     spectrum = kernels.spectrum(matrix)
     with replacing(out) as temporary, temporary.open("wb") as file:
@@ -101,10 +113,10 @@ def fit(
 
     if t is not None and reg == "loo":
         raise DataError("--reg loo chooses for the end of training; with --t, give --reg a number, 0 for none.")
-    if not isinstance(reg, str) and not reg >= 0:
+    if not isinstance(reg, str) and not 0 <= reg < float("inf"):
         raise DataError(f"--reg is {reg}; give loo, or a number that is not negative.")
-    if t is not None and not t > 0:
-        raise DataError(f"--t is {t}; give a positive time.")
+    if t is not None and not 0 < t < float("inf"):
+        raise DataError(f"--t is {t}; give a positive time, or leave it out for the end of training.")
     dataset = cut(open_data(data, target, task), n, seed)
     network = open_network(net, dataset.num_classes or 1)
     scaler = estimators.InputScaler().fit(dataset.x_train)
@@ -115,14 +127,14 @@ def fit(
         return show(planned.to_dict(), [str(planned)], as_json=json)
     size = f"{planned.num_examples:,} training examples of {shape_of(dataset.x_train)}"
     note(f"{size}: about {_time(planned.seconds)} and {human_bytes(planned.peak_bytes)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    classes = dataset.num_classes is not None
-    name = f"{get.upper()}{'Classifier' if classes else 'Regressor'}"
+    prepare_output(out)
+    name = f"{get.upper()}{'Regressor' if dataset.num_classes is None else 'Classifier'}"
     model = make_pipeline(scaler, getattr(estimators, name)(net=network, reg=reg, t=t, random_state=seed))
-    model.fit(dataset.x_train, _named(dataset, dataset.y_train))
-    scores, lines = _scores(model, dataset)
+    with on_users_data():
+        model.fit(dataset.x_train, _named(dataset, dataset.y_train))
     about = {"data": dataset.source, "feature_names": list(dataset.feature_names), "fingerprint": dataset.fingerprint}
     estimators.save(model, out, about=about)
+    scores, lines = _scores(model, dataset)
     lines = [f"{name} on {len(dataset.x_train):,} examples", *lines, f"The model: {out}"]
     return show({"model": str(out), "estimator": name, "net": repr(network), **scores}, lines, as_json=json)
 
@@ -147,16 +159,20 @@ def predict(
     from widescape.core.files import replacing
 
     saved = estimators.load(model)
-    shape = saved.model[0].input_shape_
+    shape = (saved.model[0] if hasattr(saved.model, "steps") else saved.model).input_shape_
     if data in room.names():
         x = room.load(data).x_test
         names = [str(i) for i in range(1, len(x) + 1)]
+        if x.shape[1:] != tuple(shape):
+            raise DataError(f"{data} has examples of {shape_of(x)}, but the model was fitted to shape {tuple(shape)}.")
     else:
         x, names = room.read_inputs(data, shape, feature_names=saved.about.get("feature_names", ()))
-    columns = _predictions(saved.model, x)
+    if out is not None:
+        prepare_output(out)
+    with on_users_data():
+        columns = _predictions(saved.model, x)
     rows = [dict(zip(("example", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary:
             _write(temporary, rows)
     lines = [f"{len(rows):,} predictions are in {out}"] if out is not None else [", ".join(rows[0])]
@@ -182,44 +198,59 @@ def _named(dataset: "Dataset", y: "np.ndarray") -> "np.ndarray":
 
 def _scores(model: Any, dataset: "Dataset") -> tuple[dict[str, Any], list[str]]:
     """How good the model is, as numbers and in words."""
-    import numpy as np
-
-    from widescape import predict as room
-
     estimator = model[-1]
     scores: dict[str, Any] = {"reg": estimator.reg_, "loo_mse": estimator.loo_mse_}
     lines = [f"regularizer: {estimator.reg_:.2g} of the mean diagonal"]
-    if dataset.num_classes is None:
-        score: Any = room.regression_score(model.predict(dataset.x_test), dataset.y_test)
-        scores |= {
-            "test_mse": score.mse,
-            "test_mse_stderr": score.mse_stderr,
-            "test_r2": score.r2,
-            "test_r2_stderr": score.r2_stderr,
-        }
-        lines += [
-            f"root mean square error: {score.mse**0.5:.4g} on {score.num_points:,} test examples, "
-            f"{estimator.loo_mse_**0.5:.4g} by leave-one-out",
-            f"explained variance: {100 * score.r2:.1f} ± {100 * score.r2_stderr:.1f}% on test examples",
-        ]
-        return scores, lines
+    left_out = "by leave-one-out" if estimator.t_ is None else "by an approximate leave-one-out"
+    own, said = (
+        _regression_scores(model, dataset, left_out)
+        if dataset.num_classes is None
+        else _class_scores(model, dataset, left_out)
+    )
+    return scores | own, lines + said
+
+
+def _regression_scores(model: Any, dataset: "Dataset", left_out: str) -> tuple[dict[str, Any], list[str]]:
+    from widescape import predict as room
+
+    try:
+        score = room.regression_score(model.predict(dataset.x_test), dataset.y_test)
+    except ValueError as error:
+        return {"not_scored": str(error)}, [f"not scored on the test examples: {error}"]
+    scores = {
+        "test_mse": score.mse,
+        "test_mse_stderr": score.mse_stderr,
+        "test_r2": score.r2,
+        "test_r2_stderr": score.r2_stderr,
+    }
+    share = f"explained variance: {100 * score.r2:.1f} ± {100 * score.r2_stderr:.1f}% on test examples"
+    if dataset.y_train.ndim == 2 and dataset.y_train.shape[1] > 1:
+        return scores, [f"{share}, mean over outputs"]
+    root = f"root mean square error: {score.mse**0.5:.4g} on {score.num_points:,} test examples"
+    return scores, [f"{root}, {model[-1].loo_mse_ ** 0.5:.4g} {left_out}", share]
+
+
+def _class_scores(model: Any, dataset: "Dataset", left_out: str) -> tuple[dict[str, Any], list[str]]:
+    import numpy as np
+
     truth = _named(dataset, dataset.y_test)
     probabilities = model.predict_proba(dataset.x_test)
     correct = model.classes_[probabilities.argmax(axis=1)] == truth
-    own = probabilities[np.arange(len(truth)), np.searchsorted(model.classes_, truth)]
+    own = np.where(truth[:, None] == model.classes_, probabilities, 0.0).sum(axis=1)  # 0 for a class never met
     n, smoothed = len(truth), (correct.sum() + 1) / (len(truth) + 2)
-    scores |= {
-        "loo_accuracy": estimator.loo_accuracy_,
+    with np.errstate(divide="ignore"):
+        loss = float(-np.log(own).mean())
+    scores = {
+        "loo_accuracy": model[-1].loo_accuracy_,
         "test_accuracy": float(correct.mean()),
         "test_accuracy_stderr": float(np.sqrt(smoothed * (1 - smoothed) / n)),
-        "test_log_loss": float(-np.log(own).mean()),
+        "test_log_loss": loss,
     }
-    lines += [
+    return scores, [
         f"accuracy: {100 * scores['test_accuracy']:.1f} ± {100 * scores['test_accuracy_stderr']:.1f}% on {n:,} test "
-        f"examples, {100 * estimator.loo_accuracy_:.1f}% by leave-one-out",
-        f"log loss of the probabilities: {scores['test_log_loss']:.3f} on test examples",
+        f"examples, {100 * model[-1].loo_accuracy_:.1f}% {left_out}",
+        f"log loss of the probabilities: {loss:.3f} on test examples",
     ]
-    return scores, lines
 
 
 def _predictions(model: Any, x: "np.ndarray") -> dict[str, list[Any]]:

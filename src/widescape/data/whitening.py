@@ -9,6 +9,7 @@ from scipy import linalg
 from widescape.core import checks
 from widescape.core.blas import threads_for
 from widescape.core.errors import ShapeError, WhiteningWarning
+from widescape.data.standardization import moments
 
 
 class ZCA:
@@ -65,9 +66,7 @@ class ZCA:
         x = checks.batch(x, "x")
         self._shape = None  # until everything fits together
         flat_axes = tuple(range(x.ndim - 1))
-        self.mean, std = x.mean(axis=flat_axes), x.std(axis=flat_axes)
-        constant = std <= np.finfo(np.float64).eps * (x.size // x.shape[-1]) * np.abs(self.mean)
-        self.std = np.where(constant, 1.0, std)
+        self.mean, self.std, constant = moments(x, flat_axes)
         rows = self._rows(x)
         m, d = rows.shape
         total = float(np.square(rows).sum()) / m

@@ -21,6 +21,7 @@ class KernelEstimator(BaseEstimator):
     """Regression with the kernel of an infinitely wide network; see the classes that derive from it."""
 
     _get: ClassVar[Get]
+    input_shape_: tuple[int, ...]
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class KernelEstimator(BaseEstimator):
             raise ValueError(f"{owner}: reg='loo' chooses for the end of training; with `t`, give `reg` as a number.")
         if self.n_train_max is not None and not (isinstance(self.n_train_max, Integral) and self.n_train_max >= 2):
             raise ValueError(f"{owner}: `n_train_max` is {self.n_train_max!r}; give at least 2, or None for all.")
+        if not isinstance(self.random_state, Integral) or self.random_state < 0:
+            raise ValueError(f"{owner}: `random_state` is {self.random_state!r}; give an integer that is not negative.")
         x, y = validate_data(self, x, y, dtype=np.float64, allow_nd=True, ensure_min_samples=2, **options)
         self.input_shape_ = x.shape[1:]
         return x, y
@@ -58,27 +61,27 @@ class KernelEstimator(BaseEstimator):
     def _fit(self, x: np.ndarray, y: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         """Fit targets (m, C); returns their leave-one-out predictions. With labels, subsets are balanced."""
         self.train_indices_ = self._chosen(len(x), labels)
-        if len(self.train_indices_) < len(x):
-            x, y = x[self.train_indices_], y[self.train_indices_]
-        self.X_fit_, self.y_fit_ = x, y
-        self._attach(self.reg)
+        self.X_fit_, self.y_fit_ = x[self.train_indices_], y[self.train_indices_]  # copies: the caller may go on
+        self.net_ = default_network(y.shape[1]) if self.net is None else self.net
+        self.t_ = self.t
+        self._solver = Solver(self.net_, self._get, self.X_fit_, self.y_fit_, self.reg, self.t_)
         self.reg_ = self._solver.reg
         self.weights_ = self._solver.weights()
         return self._solver.loo()
 
-    def _attach(self, reg: float | Literal["loo"]) -> None:
-        """Make what follows from the training data: the network and the solver."""
-        self.net_ = default_network(self.y_fit_.shape[1]) if self.net is None else self.net
-        self._solver = Solver(self.net_, self._get, self.X_fit_, self.y_fit_, reg, self.t)
-
     def restore(self) -> None:
         """Make again what a file does not hold."""
-        self._attach(self.reg_)
+        self._solver = Solver(self.net_, self._get, self.X_fit_, self.y_fit_, self.reg_, self.t_)
 
     def _chosen(self, n: int, labels: np.ndarray | None) -> np.ndarray:
         """Which examples train."""
         if self.n_train_max is None or n <= self.n_train_max:
             return np.arange(n)
+        if labels is not None and self.n_train_max < (classes := len(np.unique(labels))):
+            raise ValueError(
+                f"{type(self).__name__}: `n_train_max` is {self.n_train_max}, but there are {classes} classes; give at "
+                "least as many."
+            )
         order = np.random.default_rng((self.random_state, 0)).permutation(n)
         if labels is not None:
             order = order[in_turn(labels[order])]

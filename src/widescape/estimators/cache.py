@@ -67,6 +67,8 @@ class KernelCache:
             digests = _digests(x)
             block = self._blocks.get(key, _Block())
             new = _first_places(digests, block.places)
+            if block.places and _bytes(len(block.places) + len(new), x) > self.limit_bytes:
+                block, new = _Block(), _first_places(digests, {})  # other data than those met so far
             if _bytes(len(block.places) + len(new), x) > self.limit_bytes:
                 self.computed_pairs += len(x) * (len(x) + 1) // 2
                 return np.array(gram(net, x, get=get))

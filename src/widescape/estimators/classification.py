@@ -58,7 +58,7 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
         """Probabilities (M, classes): the softmax of `scale_` times the outputs.
 
         The one number `scale_` maximizes the likelihood of the training labels under leave-one-out predictions
-        (temperature scaling, guo2017calibration, without held-out data).
+        (temperature scaling, guo2017calibration, without held-out data; `calibrated_scale` has the details).
         """
         outputs = self._outputs(self._inputs(X))
         probabilities: np.ndarray = softmax(self.scale_ * outputs, axis=1)
@@ -68,17 +68,21 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
 def calibrated_scale(outputs: np.ndarray, labels: np.ndarray) -> float:
     """The factor b, between e^-5 and e^8, for which softmax(b outputs) gives the labels the largest likelihood.
 
+    A label counts as right with probability 1 - 1/(n + 2), and as any other with the rest in equal parts: that none of
+    n was wrong does not mean that none will be, and b stays finite (platt1999probabilistic). The loss is convex in b.
+
     Args:
         outputs: held-out predictions (n, C).
         labels: integers (n,).
-
-    The negative log-likelihood is convex in b, so that there is one minimum; where all labels have the largest
-    output the likelihood rises without end, and b is the upper bound.
     """
+    n, classes = outputs.shape
+    doubt = 1 / (n + 2)
 
     def loss(log_scale: float) -> float:
         logs = log_softmax(np.exp(log_scale) * outputs, axis=1)
-        return -float(np.mean(logs[np.arange(len(labels)), labels]))
+        own = logs[np.arange(n), labels]
+        others = (logs.sum(axis=1) - own) / (classes - 1)
+        return -float(np.mean((1 - doubt) * own + doubt * others))
 
     found = optimize.minimize_scalar(loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
@@ -101,7 +105,7 @@ class NNGPClassifier(_KernelClassifier):
 
     Attributes:
         classes_: the labels (C,), sorted.
-        reg_: the regularizer that was used.
+        reg_, t_: the regularizer and the time that were used.
         loo_accuracy_, loo_mse_: leave-one-out accuracy, and squared loss on one-hot targets; exact at the end of
             training, approximations for a finite `t`.
         scale_: what `predict_proba` multiplies outputs by.

@@ -22,6 +22,18 @@ class _InputTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.input_shape_ = x.shape[1:]
         return x
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of a table; images have none.
+
+        Raises:
+            ValueError: the transformer was fitted to images.
+        """
+        check_is_fitted(self)
+        if len(self.input_shape_) > 1:
+            raise ValueError(f"{type(self).__name__} was fitted to examples of shape {self.input_shape_}: no columns.")
+        names: np.ndarray = super().get_feature_names_out(input_features)
+        return names
+
     def _to_transform(self, x: Any) -> np.ndarray:
         check_is_fitted(self)
         x = validate_data(self, x, dtype=np.float64, allow_nd=True, reset=False)

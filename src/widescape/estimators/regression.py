@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 
+from widescape.data.standardization import moments
 from widescape.estimators.base import KernelEstimator
 
 
@@ -28,17 +29,16 @@ class _KernelRegressor(RegressorMixin, KernelEstimator):
         y = np.asarray(y, np.float64)
         self._vector = y.ndim == 1
         targets = y[:, None] if self._vector else y
-        self.y_mean_ = targets.mean(axis=0)
-        std = targets.std(axis=0)
-        self.y_scale_ = np.where(std > 0, std, 1.0)
+        self.y_mean_, self.y_scale_, constant = moments(targets, (0,))
         scaled = (targets - self.y_mean_) / self.y_scale_
         left_out = self._fit(X, scaled, None)
-        self.loo_mse_ = float(np.mean(((self.y_fit_ - left_out) * self.y_scale_) ** 2))
+        with np.errstate(over="ignore"):  # infinite where squares of the targets are
+            self.loo_mse_ = float(np.mean(((self.y_fit_ - left_out) * self.y_scale_) ** 2))
         variance = self._solver.loo_variance()
         self.spread_ = (
             np.ones(targets.shape[1])
             if variance is None
-            else np.sqrt(np.mean((self.y_fit_ - left_out) ** 2 / variance[:, None], axis=0))
+            else np.where(constant, 1.0, np.sqrt(np.mean((self.y_fit_ - left_out) ** 2 / variance[:, None], axis=0)))
         )
         return self
 
@@ -89,9 +89,9 @@ class NNGPRegressor(_KernelRegressor):
         random_state: seed of that draw.
 
     Attributes:
-        reg_: the regularizer that was used.
-        loo_mse_: leave-one-out squared error, in the squared units of `y`; exact at the end of training, an
-            approximation for a finite `t`.
+        reg_, t_: the regularizer and the time that were used.
+        loo_mse_: leave-one-out squared error, mean over outputs, in the squared units of `y`; for the mean, deviation
+            and regularizer of all data exact at the end of training, an approximation for a finite `t`.
         spread_: by which factor deviations were scaled, one for each output, so that standardized leave-one-out
             residuals have unit mean square.
         X_fit_, y_fit_, weights_: training inputs (m, ...), their standardized targets (m, C), and what the kernel
@@ -117,7 +117,7 @@ class NNGPRegressor(_KernelRegressor):
     _get = "nngp"
 
     def _deviation(self, x: np.ndarray) -> np.ndarray:
-        noise = self._solver.noise if self.t is None else 0.0
+        noise = self._solver.noise if self.t_ is None else 0.0
         return np.sqrt(self._solver.variances(x) + noise)
 
 
@@ -127,7 +127,7 @@ class NTKRegressor(_KernelRegressor):
     The parameters are those of `NNGPRegressor`; `t` is the training time of all layers.
 
     Attributes:
-        reg_, loo_mse_, X_fit_, y_fit_, weights_, train_indices_, net_, input_shape_: as those of `NNGPRegressor`.
+        reg_, t_, loo_mse_, X_fit_, y_fit_, weights_, train_indices_, net_, input_shape_: as those of `NNGPRegressor`.
 
     Standard deviations are the spread over randomly initialized networks after training on the standardized targets
     (lee2019wide), in the units of `y`, without observation noise and not scaled: how far one such network is from the

@@ -1,8 +1,6 @@
 """Fitted models in files: arrays and words, nothing that runs when it is read."""
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import widescape
 from widescape.arch.base import Layer
 from widescape.arch.parse import from_text
 from widescape.core.errors import ModelFileError
-from widescape.core.files import replacing
+from widescape.core.files import plain, replacing
 from widescape.data import ZCA
 from widescape.estimators.base import KernelEstimator
 from widescape.estimators.classification import NNGPClassifier, NTKClassifier
@@ -63,14 +61,14 @@ def save(model: Any, path: str | Path, *, about: dict[str, Any] | None = None) -
                 f"{type(step).__name__} cannot be saved; steps may be {', '.join(_CLASSES)}. Use pickle."
             )
         check_is_fitted(step)
-        state = {key: value for key, value in vars(step).items() if key not in ("_solver", "net_")}
+        state = {key: value for key, value in vars(step).items() if key in _keys(step)}
         described.append({"name": name, "class": type(step).__name__, "state": _packed(state, f"{name}.", arrays)})
     document = {
         "format": _FORMAT,
         "widescape": widescape.__version__,
         "pipeline": isinstance(model, Pipeline),
         "steps": described,
-        "about": about or {},
+        "about": plain(about or {}),
     }
     content: dict[str, Any] = {f"array/{key}": value for key, value in arrays.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -88,20 +86,19 @@ def load(path: str | Path) -> SavedModel:
             document = json.loads(str(archive["document"]))
             arrays = {key.removeprefix("array/"): archive[key] for key in archive.files if key.startswith("array/")}
         if document["format"] != _FORMAT:
-            raise ModelFileError(f"{path} has format {document['format']}, but this version reads {_FORMAT}.")
-        steps = [(own["name"], _rebuilt(own, arrays)) for own in document["steps"]]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ModelFileError(f"{path} holds no model that this version can read: {error}") from error
-    return SavedModel(Pipeline(steps) if document["pipeline"] else steps[0][1], document["about"])
+            raise ModelFileError(f"it has format {document['format']}, but this version reads {_FORMAT}")
+        steps = [(str(own["name"]), _rebuilt(own, arrays)) for own in document["steps"]]
+        model = Pipeline(steps) if document["pipeline"] else steps[0][1]
+        about = dict(document["about"])
+    except Exception as error:  # a damaged file can hold anything
+        raise ModelFileError(f"{path} holds no model that this version can read: {error!r}") from error
+    return SavedModel(model, about)
+
+
+def _keys(step: Any) -> set[str]:
+    """What describes a fitted step: its parameters, and what ends in an underscore."""
+    fitted = {key for key in vars(step) if key.endswith("_") and not key.startswith("_")}
+    return set(step.get_params(deep=False)) | fitted | {"_vector"}
 
 
 def _packed(state: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -116,9 +113,11 @@ def _packed(state: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) -
         elif isinstance(value, ZCA):
             packed[key] = {"zca": _packed(vars(value), f"{prefix}{key}.", arrays)}
         elif isinstance(value, tuple):
-            packed[key] = {"tuple": list(value)}
-        else:
+            packed[key] = {"tuple": plain(value)}
+        elif value is None or isinstance(value, bool | int | float | str | np.generic):
             packed[key] = value.item() if isinstance(value, np.generic) else value
+        else:
+            raise ModelFileError(f"{key} is {value!r}, which cannot be saved. Use pickle.")
     return packed
 
 
@@ -162,7 +161,14 @@ def _unpacked(packed: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
 
 def _rebuilt(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     step = _CLASSES[described["class"]]()
-    vars(step).update(_unpacked(described["state"], arrays))
+    state = _unpacked(described["state"], arrays)
+    odd = [key for key in state if key not in step.get_params() and (hasattr(step, key) or not key.endswith("_"))]
+    if set(odd) - {"_vector"}:
+        raise ModelFileError(f"it sets {odd[0]!r}, which is no part of a fitted model")
+    vars(step).update(state)
     if isinstance(step, KernelEstimator):
+        fits = step.X_fit_.shape == (len(step.y_fit_), *step.input_shape_) and step.weights_.shape == step.y_fit_.shape
+        if not fits or step.y_fit_.ndim != 2 or not isinstance(step.net_, Layer) or isinstance(step.reg_, str):
+            raise ModelFileError("its parts do not fit each other")
         step.restore()
     return step

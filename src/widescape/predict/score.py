@@ -32,7 +32,8 @@ class RegressionScore(Result):
     mse: float = quantity(estimate("mse_stderr", _SAMPLING), "mean over points and outputs of (prediction - target)^2")
     mse_stderr: float = quantity(EXACT, "standard error of the squared loss")
     r2: float = quantity(
-        estimate("r2_stderr", _SAMPLING), "one minus squared loss over the variance of the test targets"
+        estimate("r2_stderr", _SAMPLING),
+        "one minus squared loss over the variance of the test targets, mean over outputs",
     )
     r2_stderr: float = quantity(EXACT, "standard error of the explained share, by the jackknife over points")
     num_points: int = quantity(EXACT, "test points")
@@ -77,7 +78,7 @@ def regression_score(outputs: Any, targets: Any) -> RegressionScore:
 
     Raises:
         ShapeError: shapes do not fit, or there are fewer than three points.
-        ValueError: the targets are constant.
+        ValueError: an output's targets are constant.
 
     Example:
         >>> regression_score(np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.0, 2.0, 3.0, 4.0])).r2
@@ -92,18 +93,20 @@ def regression_score(outputs: Any, targets: Any) -> RegressionScore:
     checks.all_finite(targets, "targets")
     n = len(outputs)
     outputs, targets = outputs.reshape(n, -1).astype(np.float64), targets.reshape(n, -1).astype(np.float64)
-    losses = np.mean((outputs - targets) ** 2, axis=1)
-    centered = targets - targets.mean(axis=0)
-    spread = np.mean(centered**2, axis=1)
-    if spread.sum() == 0:
-        raise ValueError("`targets` are constant; there is no variance to explain.")
+    losses = (outputs - targets) ** 2
+    spread = (targets - targets.mean(axis=0)) ** 2
+    if (np.ptp(targets, axis=0) == 0).any():
+        raise ValueError("`targets` are constant in an output; there is no variance to explain.")
     # Without point i, the sum of squares around the new mean is the old one less n/(n-1) times the point's own.
-    left_out = 1 - (losses.sum() - losses) / (spread.sum() - n / (n - 1) * spread)
+    remaining = spread.sum(axis=0) - n / (n - 1) * spread
+    single = (remaining <= n * np.finfo(np.float64).eps * spread.sum(axis=0)).any()  # one point has all the variance
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left_out = 1 - np.mean((losses.sum(axis=0) - losses) / remaining, axis=1)
     return RegressionScore(
         mse=float(losses.mean()),
-        mse_stderr=float(losses.std(ddof=1) / np.sqrt(n)),
-        r2=float(1 - losses.sum() / spread.sum()),
-        r2_stderr=float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))),
+        mse_stderr=float(losses.mean(axis=1).std(ddof=1) / np.sqrt(n)),
+        r2=float(1 - np.mean(losses.sum(axis=0) / spread.sum(axis=0))),
+        r2_stderr=float("inf") if single else float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))),
         num_points=n,
     )
 

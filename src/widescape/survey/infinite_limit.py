@@ -116,7 +116,7 @@ def _regularizer_sentence(name: str, path: predict.RegularizerCurve) -> str:
     )
     loss, stderr, loo = (float(values[path.chosen]) for values in (path.mse, path.mse_stderr, path.loo_mse))
     text += f" The squared loss there is {loss:.4f} ± {stderr:.4f} on test examples and {loo:.4f} by leave-one-out"
-    text += "; the test examples are harder than the training examples." if loss > loo + 3 * stderr else "."
+    text += "; the first is larger by more than three of its standard errors." if loss > loo + 3 * stderr else "."
     if path.dropped:
         text += f" Up to a regularizer of {max(path.dropped):.0e} the matrix is not positive definite in float64."
     return text

@@ -7,7 +7,7 @@ from widescape.core.chart import Chart, Marker, Series
 from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.data import Dataset
-from widescape.survey.chapter import Chapter, Context, Stopwatch
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch
 from widescape.survey.limit_kernels import Work, precision_sentence, prepare, spectrum_chart
 
 _FIELDS = {"NNGP": "nngp", "NTK": "ntk"}
@@ -18,6 +18,8 @@ def regression_chapter(net: arch.Layer, data: Dataset, context: Context, title: 
     watch = Stopwatch()
     work = prepare(net, data, context, watch)
     y_train, y_test = (y if y.ndim == 2 else y[:, None] for y in (work.y_train, work.y_test))
+    if len(y_test) < 3 or (np.ptp(y_test, axis=0) == 0).any():
+        raise LeftOutError("it needs at least three test examples whose targets differ.")
     mean = y_train.mean(axis=0)
     context.say("searching for the regularizer")
     chosen = {
@@ -57,10 +59,13 @@ def _share(score: predict.RegressionScore) -> str:
 
 def _verdict(work: Work, scores: dict[str, predict.RegressionScore]) -> str:
     shares = " and ".join(f"{_share(score)} with the {name}" for name, score in scores.items())
-    return (
-        f"Trained on {len(work.y_train):,} examples, the infinitely wide network explains {shares} of the variance of "
-        f"{len(work.y_test):,} test targets."
-    )
+    start = f"Trained on {len(work.y_train):,} examples, the infinitely wide network"
+    if max(score.r2 for score in scores.values()) <= 0:
+        return (
+            f"{start} predicts {len(work.y_test):,} test targets no better than their mean would: the share of "
+            f"variance that it explains is {shares}."
+        )
+    return f"{start} explains {shares} of the variance of {len(work.y_test):,} test targets."
 
 
 def _sentences(
@@ -74,8 +79,8 @@ def _sentences(
         "The kernels are exact: closed forms of the infinite-width limit, evaluated in float64. Shares of variance are "
         "estimates from the test examples; ± is one standard error.",
         *(
-            f"{name}: leave-one-out on the training examples, which is exact and needs no validation set, chooses a "
-            f"regularizer of {own.reg:.1e} of the mean diagonal"
+            f"{name}: leave-one-out on the training examples, exact up to their mean and without a validation set, "
+            f"chooses a regularizer of {own.reg:.1e} of the mean diagonal"
             + (", at the end of the range that was searched" if own.at_bound else "")
             + f". The squared loss there is {own.mse:.4g} by leave-one-out and {scores[name].mse:.4g} ± "
             f"{scores[name].mse_stderr:.2g} on test examples."

@@ -69,7 +69,8 @@ def of_dataset(dataset: Dataset, seed: int) -> Subject:
         system=system,
         held_out=held_out,
         title=f"Survey of a network on {dataset.name}",
-        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}.",
+        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}."
+        + ("" if system is None else " Losses are in units of the variance of the training targets."),
         facts={"network": repr(net), **facts},
     )
 
