@@ -18,6 +18,20 @@ CLAIMS_FILE = ROOT / "docs" / "claims.toml"
 CLAIMS_PAGE = ROOT / "CLAIMS.md"
 
 
+_MOST_MAPS = (
+    20_000  # of about 65,000 that Linux grants a process; XLA needs some for every program, and crashes without
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Drop compiled programs after a module once there are many, for they are never used again."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20)

@@ -162,12 +162,12 @@ def test_a_regression_has_standard_deviations(capsys, tmp_path):
     file = tmp_path / "model.npz"
     said = document(capsys, "fit", "--data", "diabetes", "--get", "nngp", "--net", NET, "--out", file)
     assert 0.3 < said["test_r2"] < 0.6
-    rows = document(capsys, "predict", file, "diabetes")["predictions"]
+    rows = document(capsys, "predict", file, "diabetes", "--std")["predictions"]
     y = data.load("diabetes").y_test
     z = [(row["prediction"] - own) / row["standard deviation"] for row, own in zip(rows, y, strict=True)]
     assert 0.6 < np.mean(np.square(z)) < 1.6
     _, out, _ = run(capsys, "predict", file, "diabetes")
-    assert out.splitlines()[0] == "example, prediction, standard deviation"
+    assert out.splitlines()[0] == "example, prediction"
     assert len(out.splitlines()) == len(y) + 1
 
 

@@ -153,6 +153,7 @@ MADE = {
     "chosen regularizer": lambda: predict.loo_regularizer(
         gram_matrices()[0], np.sin(np.arange(len(gram_matrices()[0])))
     ),
+    "probability score": lambda: predict.probability_score(np.eye(2), np.array([0, 1])),
     "regression score": lambda: predict.regression_score(np.arange(5.0) ** 2, np.arange(5.0)),
     "augmentation ensemble": lambda: predict.augmentation_ensemble(
         problem()[0],

@@ -18,6 +18,7 @@ from widescape.estimators import (
 NOT_PASSED: dict[str, str] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.claim("lee2020finite/4-estimators")
 @parametrize_with_checks(
     [

@@ -145,3 +145,31 @@ def test_several_outputs_count_alike_whatever_their_units(rng):
 def test_where_one_point_has_all_the_variance_the_standard_error_is_infinite():
     score = predict.regression_score(np.array([0.1, 0.0, 0.0, 0.5]), np.array([0.0, 0.0, 0.0, 1.0]))
     assert np.isinf(score.r2_stderr)
+
+
+# Probabilities.
+
+
+def test_log_loss_is_scikit_learns(rng):
+    from sklearn.metrics import log_loss
+
+    probabilities = rng.dirichlet(np.ones(4), 50)
+    labels = rng.integers(0, 4, 50)
+    score = predict.probability_score(probabilities, labels)
+    assert np.isclose(score.log_loss, log_loss(labels, probabilities, labels=range(4)))
+    losses = -np.log(probabilities[np.arange(50), labels])
+    assert np.isclose(score.log_loss_stderr, losses.std(ddof=1) / 50**0.5)
+    assert score.accuracy == np.mean(probabilities.argmax(axis=1) == labels)
+
+
+def test_a_class_without_probability_makes_the_log_loss_infinite():
+    for labels in ([0, -1], [0, 0]):
+        score = predict.probability_score(np.array([[1.0, 0.0], [0.0, 1.0]]), labels)
+        assert (score.accuracy, score.log_loss, score.log_loss_stderr) == (0.5, np.inf, np.inf)
+
+
+def test_rows_that_are_no_probabilities_are_refused():
+    with pytest.raises(ValueError, match="sum to one"):
+        predict.probability_score(np.ones((2, 2)), [0, 1])
+    with pytest.raises(ShapeError, match="`probabilities` has shape"):
+        predict.probability_score(np.eye(2), [0, 1, 1])

@@ -143,6 +143,7 @@ def predict(
     model: Positional[Path],
     data: Positional[str],
     out: Path | None = None,
+    std: Flag = False,
     json: Flag = False,
 ) -> int:
     """Predict with a model that `widescape fit` saved.
@@ -152,6 +153,7 @@ def predict(
         data: inputs: an npz (x), csv or Parquet file, a folder or zip of images, or the name of a data set, whose test
             examples are taken.
         out: csv file of the predictions; without it they are printed.
+        std: standard deviations too, for a regression; takes as long as the fit once more.
         json: print a JSON document.
     """
     from widescape import data as room
@@ -170,7 +172,7 @@ def predict(
     if out is not None:
         prepare_output(out)
     with on_users_data():
-        columns = _predictions(saved.model, x)
+        columns = _predictions(saved.model, x, std=std)
     rows = [dict(zip(("example", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
     if out is not None:
         with replacing(out) as temporary:
@@ -231,43 +233,41 @@ def _regression_scores(model: Any, dataset: "Dataset", left_out: str) -> tuple[d
 
 
 def _class_scores(model: Any, dataset: "Dataset", left_out: str) -> tuple[dict[str, Any], list[str]]:
-    import numpy as np
+    from widescape import predict as room
 
-    truth = _named(dataset, dataset.y_test)
-    probabilities = model.predict_proba(dataset.x_test)
-    correct = model.classes_[probabilities.argmax(axis=1)] == truth
-    own = np.where(truth[:, None] == model.classes_, probabilities, 0.0).sum(axis=1)  # 0 for a class never met
-    n, smoothed = len(truth), (correct.sum() + 1) / (len(truth) + 2)
-    with np.errstate(divide="ignore"):
-        loss = float(-np.log(own).mean())
+    places = {name: place for place, name in enumerate(model.classes_.tolist())}
+    labels = [places.get(name, -1) for name in _named(dataset, dataset.y_test).tolist()]  # -1: never met in training
+    score = room.probability_score(model.predict_proba(dataset.x_test), labels)
     scores = {
         "loo_accuracy": model[-1].loo_accuracy_,
-        "test_accuracy": float(correct.mean()),
-        "test_accuracy_stderr": float(np.sqrt(smoothed * (1 - smoothed) / n)),
-        "test_log_loss": loss,
+        "test_accuracy": score.accuracy,
+        "test_accuracy_stderr": score.accuracy_stderr,
+        "test_log_loss": score.log_loss,
+        "test_log_loss_stderr": score.log_loss_stderr,
     }
     return scores, [
-        f"accuracy: {100 * scores['test_accuracy']:.1f} ± {100 * scores['test_accuracy_stderr']:.1f}% on {n:,} test "
+        f"accuracy: {100 * score.accuracy:.1f} ± {100 * score.accuracy_stderr:.1f}% on {score.num_points:,} test "
         f"examples, {100 * model[-1].loo_accuracy_:.1f}% {left_out}",
-        f"log loss of the probabilities: {loss:.3f} on test examples",
+        f"log loss of the probabilities: {score.log_loss:.3f} ± {score.log_loss_stderr:.3f} on test examples",
     ]
 
 
-def _predictions(model: Any, x: "np.ndarray") -> dict[str, list[Any]]:
+def _predictions(model: Any, x: "np.ndarray", *, std: bool) -> dict[str, list[Any]]:
     """Columns of the table of predictions."""
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(x)
         columns = {"prediction": model.classes_[probabilities.argmax(axis=1)].tolist()}
         named = zip(model.classes_, probabilities.T, strict=True)
         return columns | {f"probability of {name}": column.tolist() for name, column in named}
-    mean, std = model.predict(x, return_std=True)
-    if mean.ndim == 1:
-        return {"prediction": mean.tolist(), "standard deviation": std.tolist()}
-    both = {}
-    for i in range(mean.shape[1]):
-        both[f"prediction {i + 1}"] = mean[:, i].tolist()
-        both[f"standard deviation {i + 1}"] = std[:, i].tolist()
-    return both
+    if std:
+        mean, deviation = model.predict(x, return_std=True)
+        parts = {"prediction": mean, "standard deviation": deviation}
+    else:
+        parts = {"prediction": model.predict(x)}
+    if parts["prediction"].ndim == 1:
+        return {name: values.tolist() for name, values in parts.items()}
+    outputs = range(parts["prediction"].shape[1])
+    return {f"{name} {i + 1}": values[:, i].tolist() for i in outputs for name, values in parts.items()}
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

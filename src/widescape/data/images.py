@@ -154,9 +154,17 @@ def _decoded(
             f"{path} has training images of {images['train'].shape[1:3]} and test images of "
             f"{images['test'].shape[1:3]} pixels; give `size`."
         )
+    held = f", {100 * held_out[0]:g}% of each class held out at random" if "all" in images else ""
     train_x, test_x = images["train"] / 255.0, images["test"] / 255.0
     return Dataset(
-        name, train_x, labels["train"], test_x, labels["test"], len(classes), f"images in {path.name}", tuple(classes)
+        name,
+        train_x,
+        labels["train"],
+        test_x,
+        labels["test"],
+        len(classes),
+        f"images in {path.name}{held}",
+        tuple(classes),
     )
 
 

@@ -271,7 +271,8 @@ def _look_like_classes(y: np.ndarray, numbers: np.ndarray | None) -> bool:
 
 def _held_out(path: Path, name: str, x: np.ndarray, y: np.ndarray, classes: Sequence[str], options: Options) -> Dataset:
     train, test = split(y, options.fraction, seed=options.seed, balanced=bool(classes))
-    return _made(path, name, (x[train], y[train], x[test], y[test]), tuple(classes))
+    made = _made(path, name, (x[train], y[train], x[test], y[test]), tuple(classes))
+    return replace(made, source=f"{made.source}, {100 * options.fraction:g}% held out at random")
 
 
 def _made(path: Path, name: str, arrays: tuple[np.ndarray, ...], classes: tuple[str, ...]) -> Dataset:

@@ -18,10 +18,12 @@ from widescape.predict.gradient_flow import GradientFlow, max_learning_rate, reg
 from widescape.predict.score import (
     ClassificationScore,
     PairedDifference,
+    ProbabilityScore,
     RegressionScore,
     classification_score,
     one_hot,
     paired_difference,
+    probability_score,
     regression_score,
     root_mean_square,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "LooRegularizer",
     "PairedDifference",
     "Posterior",
+    "ProbabilityScore",
     "RegressionScore",
     "RegularizerCurve",
     "augmentation_ensemble",
@@ -50,6 +53,7 @@ __all__ = [
     "max_learning_rate",
     "one_hot",
     "paired_difference",
+    "probability_score",
     "reg_path",
     "regression_score",
     "regularizer_charts",

@@ -25,6 +25,21 @@ class ClassificationScore(Result):
     num_points: int = quantity(EXACT, "test points")
 
 
+class ProbabilityScore(Result):
+    """Accuracy and log loss of predicted probabilities, on a test set."""
+
+    source = "standard definitions"
+    accuracy: float = quantity(
+        estimate("accuracy_stderr", _SAMPLING), "share of test points whose likeliest class is right"
+    )
+    accuracy_stderr: float = quantity(EXACT, "standard error of the accuracy, (correct + 1)/(n + 2) smoothed")
+    log_loss: float = quantity(
+        estimate("log_loss_stderr", _SAMPLING), "mean of minus the logarithm of the right class's probability"
+    )
+    log_loss_stderr: float = quantity(EXACT, "standard error of the log loss")
+    num_points: int = quantity(EXACT, "test points")
+
+
 class RegressionScore(Result):
     """Squared loss and explained variance of predicted numbers, on a test set."""
 
@@ -139,6 +154,49 @@ def one_hot(labels: Any, num_classes: int) -> np.ndarray:
     return (labels[:, None] == np.arange(num_classes)) - 1 / num_classes
 
 
+def probability_score(probabilities: Any, labels: Any) -> ProbabilityScore:
+    """Accuracy and log loss of predicted probabilities.
+
+    Args:
+        probabilities: (n, C), rows that sum to one.
+        labels: integers in 0 ... C-1, (n,); any other counts as a class of probability zero, and makes the log loss
+            infinite.
+
+    Raises:
+        ShapeError: shapes do not fit.
+        ValueError: rows do not sum to one.
+
+    Example:
+        >>> probability_score(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1])).log_loss == np.log(2)
+        True
+    """
+    probabilities, labels = checks.real_array(probabilities, "probabilities"), np.asarray(labels)
+    if probabilities.ndim != 2 or labels.shape != (len(probabilities),) or len(labels) == 0:
+        raise ShapeError(
+            f"`probabilities` has shape {probabilities.shape} and `labels` {labels.shape}; give (n, C) and (n,)."
+        )
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-6) or (probabilities < 0).any():
+        raise ValueError("`probabilities` must not be negative, and each row must sum to one.")
+    n = len(labels)
+    correct = int(np.sum(probabilities.argmax(axis=1) == labels))
+    own = np.where(labels[:, None] == np.arange(probabilities.shape[1]), probabilities, 0.0).sum(axis=1)
+    certain = bool((own > 0).all())
+    losses = -np.log(own) if certain else np.full(n, np.inf)
+    return ProbabilityScore(
+        accuracy=correct / n,
+        accuracy_stderr=_share_stderr(correct, n),
+        log_loss=float(losses.mean()),
+        log_loss_stderr=float(losses.std(ddof=1) / np.sqrt(n)) if certain and n > 1 else float("inf"),
+        num_points=n,
+    )
+
+
+def _share_stderr(correct: int, n: int) -> float:
+    """The standard error of a share, smoothed so that none seen does not mean none."""
+    smoothed = (correct + 1) / (n + 2)
+    return float(np.sqrt(smoothed * (1 - smoothed) / n))
+
+
 def classification_score(outputs: Any, labels: Any) -> ClassificationScore:
     """Accuracy and squared loss of outputs that were trained on `one_hot` targets.
 
@@ -159,10 +217,9 @@ def classification_score(outputs: Any, labels: Any) -> ClassificationScore:
     n = len(labels)
     correct = int(np.sum(outputs.argmax(axis=1) == labels))
     losses = np.mean((outputs - one_hot(labels, outputs.shape[1])) ** 2, axis=1)
-    smoothed = (correct + 1) / (n + 2)
     return ClassificationScore(
         accuracy=correct / n,
-        accuracy_stderr=float(np.sqrt(smoothed * (1 - smoothed) / n)),
+        accuracy_stderr=_share_stderr(correct, n),
         mse=float(losses.mean()),
         mse_stderr=float(losses.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf"),
         num_points=n,

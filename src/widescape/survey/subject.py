@@ -69,10 +69,16 @@ def of_dataset(dataset: Dataset, seed: int) -> Subject:
         system=system,
         held_out=held_out,
         title=f"Survey of a network on {dataset.name}",
-        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}."
+        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}: "
+        f"{len(dataset.x_train):,} training and {len(dataset.x_test):,} test examples of {_shape(dataset.x_train)}."
         + ("" if system is None else " Losses are in units of the variance of the training targets."),
         facts={"network": repr(net), **facts},
     )
+
+
+def _shape(x: np.ndarray) -> str:
+    """The shape of one example, in words."""
+    return f"{x.shape[1]} features" if x.ndim == 2 else " x ".join(map(str, x.shape[1:])) + " numbers"
 
 
 def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str) -> Subject:
