@@ -300,6 +300,7 @@ def test_precision_follows_the_arrays_whatever_the_flag_says() -> None:
         assert kernels.empirical_nngp(net.apply, params, inputs).dtype == dtype
 
 
+@pytest.mark.slow
 def test_the_kernel_is_a_jax_function_inside_transformations() -> None:
     with jax.enable_x64(True):
         f, params, shape = mlp()

@@ -58,6 +58,7 @@ def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> 
     assert report.to_dict()["left_out"] == dict(report.left_out)
 
 
+@pytest.mark.slow
 def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
     net = arch.fc(2, 8, 3, activation=arch.Gelu(), w_std=1.4, b_std=0.1)
     report = survey.survey(labeled_system(net))
@@ -79,6 +80,7 @@ def test_one_hot_targets_are_scored_as_classes(quick: None) -> None:
     assert "score of the function" in report.chapters[-1].results
 
 
+@pytest.mark.slow
 def test_regression_has_no_classes(quick: None) -> None:
     r = np.random.default_rng(2)
     x = r.normal(size=(40, 4))

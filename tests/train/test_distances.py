@@ -38,6 +38,7 @@ def study(sets: Any) -> train.LimitDistance:
     )
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_the_networks_that_were_trained(study: Any, sets: Any) -> None:
     x, y, x_test = sets
     limit, cross = NET.kernel(x, get="ntk").ntk, NET.kernel(x_test, x, get="ntk").ntk
@@ -103,6 +104,7 @@ def test_the_meeting_width_solves_the_power_law() -> None:
     assert np.isnan(_meeting(widths, np.array([1.0, np.nan, 1.0]), law, 0.03)["exponent"])
 
 
+@pytest.mark.slow
 def test_time_stops_after_three_widths_and_centering_takes_the_start_away(sets: Any) -> None:
     x, y, x_test = sets
     study = train.limit_distance(

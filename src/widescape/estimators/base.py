@@ -58,8 +58,8 @@ class KernelEstimator(BaseEstimator):
         self.input_shape_ = x.shape[1:]
         return x, y
 
-    def _fit(self, x: np.ndarray, y: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """Fit targets (m, C); returns their leave-one-out predictions. With labels, subsets are balanced."""
+    def _fit(self, x: np.ndarray, y: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Fit targets (m, C); returns what `Solver.loo` does. With labels, subsets are balanced."""
         self.train_indices_ = self._chosen(len(x), labels)
         self.X_fit_, self.y_fit_ = x[self.train_indices_], y[self.train_indices_]  # copies: the caller may go on
         self.net_ = default_network(y.shape[1]) if self.net is None else self.net

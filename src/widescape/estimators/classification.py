@@ -36,7 +36,7 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
             raise ValueError(
                 f"{type(self).__name__}: `y` has one class only, {self.classes_[0]!r}; a classifier needs at least two."
             )
-        left_out = self._fit(X, one_hot(labels, len(self.classes_)), labels)
+        left_out, _ = self._fit(X, one_hot(labels, len(self.classes_)), labels)
         labels = labels[self.train_indices_]
         self.loo_accuracy_ = float(np.mean(left_out.argmax(axis=1) == labels))
         self.loo_mse_ = float(np.mean((left_out - self.y_fit_) ** 2))

@@ -31,10 +31,9 @@ class _KernelRegressor(RegressorMixin, KernelEstimator):
         targets = y[:, None] if self._vector else y
         self.y_mean_, self.y_scale_, constant = moments(targets, (0,))
         scaled = (targets - self.y_mean_) / self.y_scale_
-        left_out = self._fit(X, scaled, None)
+        left_out, variance = self._fit(X, scaled, None)
         with np.errstate(over="ignore"):  # infinite where squares of the targets are
             self.loo_mse_ = float(np.mean(((self.y_fit_ - left_out) * self.y_scale_) ** 2))
-        variance = self._solver.loo_variance()
         self.spread_ = (
             np.ones(targets.shape[1])
             if variance is None

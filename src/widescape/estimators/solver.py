@@ -58,13 +58,16 @@ class Solver:
         """What a kernel between test and training points is multiplied by, (m, C)."""
         return self.model.weights if isinstance(self.model, GP) else self.model.weights(self.t)
 
-    def loo(self) -> np.ndarray:
-        """Leave-one-out predictions (m, C): exact at the end of training, an approximation before."""
-        return self.model.loo().mean if isinstance(self.model, GP) else self.model.loo(self.t)
+    def loo(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Leave-one-out predictions (m, C), and the variance of a left-out target (m,) where there is one.
 
-    def loo_variance(self) -> np.ndarray | None:
-        """The variance of a left-out target with the regularizer as noise (m,), where there is one."""
-        return self.model.loo().variance if isinstance(self.model, GP) and self.get == "nngp" else None
+        Predictions are exact at the end of training, an approximation before. The variance is that of the Gaussian
+        process, with the regularizer as noise: at the end of training with the NNGP kernel.
+        """
+        if not isinstance(self.model, GP):
+            return self.model.loo(self.t), None
+        left_out = self.model.loo()
+        return left_out.mean, left_out.variance if self.get == "nngp" else None
 
     @property
     def noise(self) -> float:

@@ -167,8 +167,8 @@ def probability_score(probabilities: Any, labels: Any) -> ProbabilityScore:
         ValueError: rows do not sum to one.
 
     Example:
-        >>> probability_score(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1])).log_loss == np.log(2)
-        True
+        >>> probability_score(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1])).accuracy
+        0.5
     """
     probabilities, labels = checks.real_array(probabilities, "probabilities"), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != (len(probabilities),) or len(labels) == 0:
