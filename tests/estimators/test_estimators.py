@@ -462,7 +462,7 @@ def test_a_fit_that_exceeds_the_memory_says_how_many_examples_fit(curve, monkeyp
 
 
 def test_a_plan_counts_pairs_and_memory(rng):
-    plan = plan_fit(NET, rng.normal(size=(600, 3)), get="ntk", num_test=100, choose_reg=False)
+    plan = plan_fit(NET, rng.normal(size=(600, 3)), get="ntk", num_test=100, spectral=False)
     assert plan.pairs == 600 * 601 // 2 + 600 * 100
     assert plan.peak_bytes == 4 * 8 * 600**2
     assert plan.fits
@@ -486,3 +486,16 @@ def test_the_whitener_is_the_whitening_of_the_data_room(rng):
     x = rng.normal(size=(80, 4, 4, 1))
     found = ZCAWhitener(reg=0.3, image_norm=False).fit(x).transform(x[:5])
     assert np.array_equal(found, data.ZCA(0.3, image_norm=False).fit(x).transform(x[:5]))
+
+
+@pytest.mark.parametrize("options", [{"reg": "loo"}, {"reg": 0.1}, {"reg": 0.1, "t": 10.0}])
+def test_a_kernel_too_large_to_remember_is_computed_once_for_a_fit_and_once_for_deviations(curve, monkeypatch, options):
+    x, y, x_test, _ = curve
+    monkeypatch.setattr(kernel_cache, "limit_bytes", 0)
+    monkeypatch.setattr(solver_module, "_CHUNK", 7)
+    own, cross = 40 * 41 // 2, 20 * 40
+    model = NTKRegressor(NET, **options).fit(x, y)
+    assert kernel_cache.computed_pairs == own
+    model.predict(x_test, return_std=True)
+    # The mean needs the cross kernel, and so do the deviations, which also need the NNGP kernel and its cross part.
+    assert kernel_cache.computed_pairs == own + cross + own + 2 * cross

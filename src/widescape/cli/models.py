@@ -121,7 +121,11 @@ def fit(
     network = open_network(net, dataset.num_classes or 1)
     scaler = estimators.InputScaler().fit(dataset.x_train)
     planned = estimators.plan_fit(
-        network, scaler.transform(dataset.x_train), get=get, num_test=len(dataset.x_test), choose_reg=reg == "loo"
+        network,
+        scaler.transform(dataset.x_train),
+        get=get,
+        num_test=len(dataset.x_test),
+        spectral=reg == "loo" or t is not None,
     )
     if plan:
         return show(planned.to_dict(), [str(planned)], as_json=json)

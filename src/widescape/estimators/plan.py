@@ -41,7 +41,7 @@ class FitPlan(Result):
         return self.peak_bytes <= self.free_bytes
 
 
-def plan_fit(net: Layer, x: np.ndarray, *, get: Get, num_test: int = 0, choose_reg: bool = True) -> FitPlan:
+def plan_fit(net: Layer, x: np.ndarray, *, get: Get, num_test: int = 0, spectral: bool = True) -> FitPlan:
     """Estimate what a fit of all of `x` takes, from a trial with at most 512 of its examples.
 
     Args:
@@ -49,7 +49,7 @@ def plan_fit(net: Layer, x: np.ndarray, *, get: Get, num_test: int = 0, choose_r
         x: training inputs (m, ...), floating point.
         get: which kernel.
         num_test: examples to predict afterwards.
-        choose_reg: whether leave-one-out chooses the regularizer.
+        spectral: whether the fit takes an eigendecomposition: to choose the regularizer, or to train for a finite time.
 
     Cost: seconds; the trial runs four times, the first to compile.
     """
@@ -63,13 +63,13 @@ def plan_fit(net: Layer, x: np.ndarray, *, get: Get, num_test: int = 0, choose_r
     for _ in range(_TRIALS):
         between = _seconds(lambda: gram(net, trial, get=get, progress=False))
         cube = _seconds(lambda: GP(kernel, y, reg=1e-2).loo())
-        cube += _seconds(lambda: loo_regularizer(kernel, y)) if choose_reg else 0.0
+        cube += _seconds(lambda: loo_regularizer(kernel, y)) if spectral else 0.0
         trials.append(between * pairs / (probe * (probe + 1) / 2) + cube * (m / probe) ** 3)
     return FitPlan(
         num_examples=m,
         num_test=num_test,
         pairs=pairs,
-        peak_bytes=8 * m * m * MATRICES["spectral fit" if choose_reg else "fit"],
+        peak_bytes=8 * m * m * MATRICES["spectral fit" if spectral else "fit"],
         free_bytes=available_bytes(),
         seconds=float(np.mean(trials)),
         seconds_stderr=float(np.std(trials, ddof=1) / _TRIALS**0.5),

@@ -36,18 +36,25 @@ class Solver:
         self, net: Layer, get: Get, x: np.ndarray, y: np.ndarray, reg: float | Literal["loo"], t: float | None
     ) -> None:
         self.net, self.get, self.x, self.y, self.t = net, get, x, y, t
-        self.reg: float = loo_regularizer(self._kernel("spectral fit"), y).reg if isinstance(reg, str) else float(reg)
         self._model: GP | GradientFlow | None = None
+        if isinstance(reg, str):
+            kernel = self._kernel("spectral fit")
+            self.reg = loo_regularizer(kernel, y).reg
+            self._model = self._fitted(kernel)
+        else:
+            self.reg = float(reg)
 
     @property
     def model(self) -> GP | GradientFlow:
         """The fitted model, made when first needed; pickling leaves it out."""
         if self._model is None:
-            if self.t is None:
-                self._model = GP(self._kernel("fit"), self.y, reg=self.reg, kind=self.get)
-            else:
-                self._model = GradientFlow(self._kernel("spectral fit"), self.y, reg=self.reg)
+            self._model = self._fitted(self._kernel("fit" if self.t is None else "spectral fit"))
         return self._model
+
+    def _fitted(self, kernel: np.ndarray) -> GP | GradientFlow:
+        if self.t is None:
+            return GP(kernel, self.y, reg=self.reg, kind=self.get)
+        return GradientFlow(kernel, self.y, reg=self.reg)
 
     def _kernel(self, purpose: str) -> np.ndarray:
         """The kernel of the training inputs, if what follows fits into memory."""
@@ -80,23 +87,23 @@ class Solver:
         At the end of training with the NNGP kernel: the posterior's. Otherwise: over randomly initialized networks
         after training.
         """
+        posterior = isinstance(self.model, GP) and self.get == "nngp"
+        prior = None if posterior else kernel_cache.train(self.net, self.x, "nngp")
         starts = range(0, len(x_test), _CHUNK)
-        return np.concatenate([self._chunk(x_test[start : start + _CHUNK]) for start in starts])
+        return np.concatenate([self._chunk(x_test[start : start + _CHUNK], prior) for start in starts])
 
-    def _chunk(self, x_test: np.ndarray) -> np.ndarray:
+    def _chunk(self, x_test: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
+        """The variances of some test points; `prior` is the NNGP kernel of the training points, where it is needed."""
         cross = kernel_cache.cross(self.net, x_test, self.x, self.get)
         model = self.model
         own = np.asarray(self.net.kernel(x_test, get="nngp").nngp)
-        if isinstance(model, GP) and self.get == "nngp":
+        blocks = None if prior is None else Covariances(prior, self._nngp_cross(x_test), own)
+        if not isinstance(model, GP):
+            spread = np.diag(model.ensemble(self.t, cross, blocks).cov)
+        elif blocks is None:
             spread = model.mean_cov(cross, np.diag(own).copy()).cov
         else:
-            prior = Covariances(
-                kernel_cache.train(self.net, self.x, "nngp"),
-                kernel_cache.cross(self.net, x_test, self.x, "nngp"),
-                own,
-            )
-            both = model.mean_cov(cross, prior=prior) if isinstance(model, GP) else model.ensemble(self.t, cross, prior)
-            spread = np.diag(both.cov)
+            spread = np.diag(model.mean_cov(cross, prior=blocks).cov)
         if spread.min() < -_ROUNDING * float(own.max()):
             warnings.warn(
                 f"rounding has left a variance of {spread.min():.2g}, which counts as zero: the kernel matrix is too "
@@ -105,6 +112,9 @@ class Solver:
                 stacklevel=4,
             )
         return np.maximum(spread, 0.0)
+
+    def _nngp_cross(self, x_test: np.ndarray) -> np.ndarray:
+        return kernel_cache.cross(self.net, x_test, self.x, "nngp")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
