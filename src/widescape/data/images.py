@@ -130,7 +130,7 @@ def _decoded(
     held_out: tuple[float, int],
     size: tuple[int, int] | None,
 ) -> Dataset:
-    classes = sorted(set(listings.get("train", listings.get("all", _Listing((), ()))).classes))
+    classes = sorted(set((listings.get("train") or listings["all"]).classes))
     if len(classes) < 2:
         raise DataError(f"{path} has the class folders {classes}; a classification needs at least two.")
     unknown = sorted(set(listings["test"].classes) - set(classes)) if "test" in listings else []

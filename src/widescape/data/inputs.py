@@ -46,10 +46,9 @@ def read_inputs(
         x = as_inputs(arrays[key], key, path)
     elif ending in (*CSV, *PARQUET):
         columns = columns_of(path)
-        known = feature_names and all(name in columns for name in feature_names)
-        unnamed = all(name == f"column {i}" for i, name in enumerate(columns, 1))
-        names = list(feature_names) if known or (feature_names and not unnamed) else list(columns)[: shape[0]]
-        x = numeric(columns, names, path)
+        headless = all(name == f"column {i}" for i, name in enumerate(columns, 1))
+        by_place = not feature_names or (headless and any(name not in columns for name in feature_names))
+        x = numeric(columns, list(columns)[: shape[0]] if by_place else feature_names, path)
     else:
         raise DataError(f"{str(path)!r} is none of .npz, .csv, .tsv, .parquet, .zip or a folder of images.")
     if x.shape[1:] != shape:

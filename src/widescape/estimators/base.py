@@ -87,13 +87,6 @@ class KernelEstimator(BaseEstimator):
             order = order[in_turn(labels[order])]
         return np.sort(order[: self.n_train_max])
 
-    def _inputs(self, x: Any) -> np.ndarray:
-        check_is_fitted(self)
-        x = validate_data(self, x, dtype=np.float64, allow_nd=True, reset=False)
-        if x.shape[1:] != self.input_shape_:
-            raise ValueError(f"X has examples of shape {x.shape[1:]}, but those of `fit` have {self.input_shape_}.")
-        return x
-
     def _outputs(self, x: np.ndarray) -> np.ndarray:
         """Outputs of the fitted model (M, C), block by block."""
         blocks = [
@@ -101,6 +94,20 @@ class KernelEstimator(BaseEstimator):
             for start in range(0, len(x), _BLOCK)
         ]
         return np.concatenate(blocks)
+
+
+def inputs_like_those_of_fit(estimator: Any, x: Any) -> np.ndarray:
+    """Checked inputs for a fitted estimator that has an `input_shape_`.
+
+    Raises:
+        NotFittedError: it is not fitted.
+        ValueError: examples of another shape, or not finite.
+    """
+    check_is_fitted(estimator)
+    x = validate_data(estimator, x, dtype=np.float64, allow_nd=True, reset=False)
+    if x.shape[1:] != estimator.input_shape_:
+        raise ValueError(f"X has examples of shape {x.shape[1:]}, but those of `fit` have {estimator.input_shape_}.")
+    return x
 
 
 def _is_number(value: Any) -> bool:

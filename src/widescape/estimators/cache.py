@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,7 +65,7 @@ class KernelCache:
         """The kernel matrix of `x` (m, m), a copy."""
         with self._lock:
             key = (net, get, x.shape[1:])
-            digests = _digests(x)
+            digests = list(_digests(x))
             block = self._blocks.get(key, _Block())
             new = _first_places(digests, block.places)
             if block.places and _bytes(len(block.places) + len(new), x) > self.limit_bytes:
@@ -85,9 +86,10 @@ class KernelCache:
         with self._lock:
             block = self._blocks.get((net, get, x.shape[1:]))
             if block is not None:
-                rows, columns = _digests(x_test), _digests(x)
-                if all(d in block.places for d in (*rows, *columns)):
-                    return block.matrix[np.ix_([block.places[d] for d in rows], [block.places[d] for d in columns])]
+                rows = _looked_up(x_test, block.places)
+                columns = None if rows is None else _looked_up(x, block.places)
+                if rows is not None and columns is not None:
+                    return block.matrix[np.ix_(rows, columns)]
             self.computed_pairs += len(x_test) * len(x)
         return np.asarray(gram(net, x_test, x, get=get))
 
@@ -106,10 +108,20 @@ class KernelCache:
         block.places.update({digest: old + i for i, digest in enumerate(digests)})
 
 
-def _digests(x: np.ndarray) -> list[bytes]:
+def _digests(x: np.ndarray) -> Iterator[bytes]:
     """A fingerprint of each example."""
-    rows = np.ascontiguousarray(x).reshape(len(x), -1) + 0.0  # a negative zero is a zero
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+    for row in x:
+        yield hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest()  # a negative zero is a zero
+
+
+def _looked_up(x: np.ndarray, places: dict[bytes, int]) -> list[int] | None:
+    """The place of each example; None as soon as one is not known."""
+    found = []
+    for digest in _digests(x):
+        if digest not in places:
+            return None
+        found.append(places[digest])
+    return found
 
 
 def _first_places(digests: list[bytes], known: dict[bytes, int]) -> dict[bytes, int]:

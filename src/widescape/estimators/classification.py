@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
-from widescape.estimators.base import KernelEstimator
+from widescape.estimators.base import KernelEstimator, inputs_like_those_of_fit
 from widescape.predict import one_hot
 
 _LOG_SCALES = (-5.0, 8.0)  # natural logarithms between which the scale of the outputs is sought
@@ -45,12 +45,12 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Outputs (M, classes), trained towards 1 - 1/C and -1/C; for two classes their difference (M,)."""
-        outputs = self._outputs(self._inputs(X))
+        outputs = self._outputs(inputs_like_those_of_fit(self, X))
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The class with the largest output (M,)."""
-        best = self._outputs(self._inputs(X)).argmax(axis=1)
+        best = self._outputs(inputs_like_those_of_fit(self, X)).argmax(axis=1)
         labels: np.ndarray = self.classes_[best]
         return labels
 
@@ -60,7 +60,7 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
         The one number `scale_` maximizes the likelihood of the training labels under leave-one-out predictions
         (temperature scaling, guo2017calibration, without held-out data; `calibrated_scale` has the details).
         """
-        outputs = self._outputs(self._inputs(X))
+        outputs = self._outputs(inputs_like_those_of_fit(self, X))
         probabilities: np.ndarray = softmax(self.scale_ * outputs, axis=1)
         return probabilities
 

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from widescape.data import ZCA, scaling
 from widescape.data.standardization import Per
+from widescape.estimators.base import inputs_like_those_of_fit
 
 
 class _InputTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -33,13 +34,6 @@ class _InputTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} was fitted to examples of shape {self.input_shape_}: no columns.")
         names: np.ndarray = super().get_feature_names_out(input_features)
         return names
-
-    def _to_transform(self, x: Any) -> np.ndarray:
-        check_is_fitted(self)
-        x = validate_data(self, x, dtype=np.float64, allow_nd=True, reset=False)
-        if x.shape[1:] != self.input_shape_:
-            raise ValueError(f"X has examples of shape {x.shape[1:]}, but those of `fit` have {self.input_shape_}.")
-        return x
 
 
 class InputScaler(_InputTransformer):
@@ -69,7 +63,7 @@ class InputScaler(_InputTransformer):
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
         """Scaled inputs, shaped like `X`."""
-        return (self._to_transform(X) - self.mean_) / self.scale_
+        return (inputs_like_those_of_fit(self, X) - self.mean_) / self.scale_
 
 
 class ZCAWhitener(_InputTransformer):
@@ -104,4 +98,4 @@ class ZCAWhitener(_InputTransformer):
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
         """Whitened inputs, shaped like `X`."""
-        return self.zca_.transform(self._to_transform(X))
+        return self.zca_.transform(inputs_like_those_of_fit(self, X))

@@ -7,7 +7,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 
 from widescape.data.standardization import moments
-from widescape.estimators.base import KernelEstimator
+from widescape.estimators.base import KernelEstimator, inputs_like_those_of_fit
 
 
 class _KernelRegressor(RegressorMixin, KernelEstimator):
@@ -55,7 +55,7 @@ class _KernelRegressor(RegressorMixin, KernelEstimator):
         Returns:
             (M,) or (M, outputs); with `return_std` a pair of such arrays.
         """
-        X = self._inputs(X)  # noqa: N806
+        X = inputs_like_those_of_fit(self, X)  # noqa: N806
         mean = self._outputs(X) * self.y_scale_ + self.y_mean_
         if not return_std:
             return mean[:, 0] if self._vector else mean
