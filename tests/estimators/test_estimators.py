@@ -200,9 +200,10 @@ def test_what_the_caller_does_to_the_training_data_afterwards_does_not_matter(cu
         assert np.array_equal(now, then)
 
 
-def test_new_parameters_count_from_the_next_fit_on(curve, tmp_path):
+@pytest.mark.parametrize("get", ["nngp", "ntk"])
+def test_new_parameters_count_from_the_next_fit_on(curve, tmp_path, get):
     x, y, x_test, _ = curve
-    model = NTKRegressor(NET, reg=0.05).fit(x, y)
+    model = REGRESSORS[get](NET, reg=0.05).fit(x, y)
     before = model.predict(x_test, return_std=True)
     model.set_params(net=arch.fc(1, 8, 1, activation=arch.Erf(), w_std=1.0), t=1.0, reg=3.0)
     save(model, tmp_path / "model.npz")
