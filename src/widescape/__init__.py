@@ -10,7 +10,21 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("arch", "core", "curvature", "data", "duals", "estimators", "kernels", "predict", "report", "survey", "train")
+_ROOMS = (
+    "arch",
+    "core",
+    "curvature",
+    "data",
+    "duals",
+    "estimators",
+    "kernels",
+    "landscape",
+    "predict",
+    "report",
+    "studies",
+    "survey",
+    "train",
+)
 
 __all__ = [  # noqa: PLE0604  the rooms are names
     "__version__",

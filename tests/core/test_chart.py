@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from widescape.core.chart import Chart, Marker, Series
+from widescape.core.chart import Chart, Drawable, Marker, Series, Spot, Surface, Trace
 
 
 def chart(*series, **changes):
@@ -72,3 +72,93 @@ def test_numbers_of_a_chart_that_are_not_finite_are_json_by_name_as_in_a_result(
 def test_markers_at_numpy_numbers_are_json(value):
     document = json.loads(json.dumps(chart(markers=(Marker(value, "m"),)).to_dict()))
     assert document["markers"][0]["value"] == float(value)
+
+
+def surface(**changes):
+    parts = {"name": "s", "title": "A surface", "x_label": "x", "y_label": "y", "z_label": "z"}
+    return Surface(**(parts | {"x": [1, 2], "y": [0, 1, 3], "z": [[1, 2, 3], [4, 5, 6]]} | changes))
+
+
+def test_a_surface_gives_back_every_number_and_word():
+    drawn = surface(
+        z_scale="log",
+        path=Trace([1, 1.5], [0, 2], "walk", [7, 8]),
+        points=(Spot(1, 2, "center"), Spot(np.float32(0.5), 2, "end", 0.25)),
+        caption="how to read it",
+    )
+    document = json.loads(json.dumps(drawn.to_dict(), allow_nan=False))
+    assert document == {
+        "name": "s",
+        "title": "A surface",
+        "x": {"label": "x", "values": [1, 2]},
+        "y": {"label": "y", "values": [0, 1, 3]},
+        "z": {"label": "z", "scale": "log", "values": [[1, 2, 3], [4, 5, 6]]},
+        "caption": "how to read it",
+        "path": {"label": "walk", "x": [1, 1.5], "y": [0, 2], "z": [7, 8]},
+        "points": [
+            {"label": "center", "x": 1, "y": 2, "z": None},
+            {"label": "end", "x": 0.5, "y": 2, "z": 0.25},
+        ],
+    }
+    bare = surface(z=[[1, math.inf, 3], [4, 5, 6]], path=Trace([1], [1], "on it")).to_dict()
+    assert bare["z"]["values"][0] == [1, "inf", 3]
+    assert bare["path"]["z"] is None
+    assert surface().to_dict()["path"] is None
+
+
+def test_a_surface_and_its_path_are_float64():
+    drawn = surface(path=Trace((1, 2), [1, 2], "walk", np.ones(2, np.float32)))
+    for values in (drawn.x, drawn.y, drawn.z, drawn.path.x, drawn.path.y, drawn.path.z):
+        assert values.dtype == np.float64
+
+
+def test_charts_and_surfaces_can_be_drawn():
+    assert isinstance(chart(), Drawable)
+    assert isinstance(surface(), Drawable)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"z": [[1, 2], [3, 4], [5, 6]]}, r"'s': `z` has shape \(3, 2\), but `x` has 2 and `y` 3 entries.*\(2, 3\)"),
+        ({"z": [1, 2, 3]}, r"`z` has shape \(3,\)"),
+        ({"x": [1]}, r"'s': `x` has shape \(1,\); give at least two"),
+        ({"y": [[0, 1, 3]]}, r"'s': `y` has shape \(1, 3\)"),
+        ({"x": [2, 1]}, r"'s': `x` does not increase: 2 at index 0, then 1"),
+        ({"y": [0, 1, 1]}, r"'s': `y` does not increase: 1 at index 1, then 1"),
+        ({"y": [0, math.inf, math.nan]}, r"'s': `y` is inf at index 1"),
+        ({"z": [[1, 2, 3], [4, math.nan, 6]]}, r"'s': `z` is nan at index \(1, 1\)"),
+        ({"z": np.full((2, 3), math.inf)}, "'s' has no finite height"),
+        ({"z": [[1, 0, 3], [4, 5, 6]], "z_scale": "log"}, "'s': `z` is 0, but its axis is logarithmic"),
+        ({"path": Trace([1], [1], "w", [-1.0]), "z_scale": "log"}, "'s': `z` of its path is -1, but its axis"),
+        ({"points": (Spot(1, 1, "p", -2.0),), "z_scale": "log"}, "'s': `z` of spot 'p' is -2, but its axis"),
+    ],
+)
+def test_a_surface_that_does_not_fit_together_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        surface(**changes)
+
+
+def test_on_a_linear_axis_heights_may_be_negative():
+    assert surface(z=-np.ones((2, 3)), path=Trace([1], [1], "w", [-1.0])).z.max() == -1
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (([1, 2], [1], "w"), r"trace 'w': `x` has shape \(2,\) and `y` \(1,\)"),
+        (([[1]], [[1]], "w"), r"trace 'w': `x` has shape \(1, 1\)"),
+        (([1, 2], [1, 2], "w", [1]), r"trace 'w': `z` has shape \(1,\); it must be as long as `x`, 2"),
+        (([1, math.nan], [1, 2], "w"), "trace 'w': `x` is nan at index 1"),
+        (([1, 2], [1, 2], "w", [math.inf, 2]), "trace 'w': `z` is inf at index 0"),
+    ],
+)
+def test_a_path_that_does_not_fit_together_is_refused(parts, words):
+    with pytest.raises(ValueError, match=words):
+        Trace(*parts)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "z"])
+def test_a_spot_is_somewhere(name):
+    with pytest.raises(ValueError, match=f"spot 'p': `{name}` is nan; leave the point out"):
+        Spot(**({"x": 1.0, "y": 1.0, "label": "p", "z": 1.0} | {name: math.nan}))

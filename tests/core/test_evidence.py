@@ -1,17 +1,29 @@
-"""Evidence is one of six kinds, and says the side of a bound and the standard error of an estimate."""
+"""Evidence is one of seven kinds, and says the side of a bound and the standard error of an estimate."""
 
 import dataclasses
 from typing import get_args
 
 import pytest
 
-from widescape.core.evidence import EXACT, MEANING, Evidence, Kind, bound, certified, estimate, proved, published
+from widescape.core.evidence import (
+    EXACT,
+    MEANING,
+    Evidence,
+    Kind,
+    bound,
+    certified,
+    estimate,
+    proved,
+    published,
+    sampled,
+)
 
 MADE = {
     "proved": proved("theorem 1"),
     "certified": certified("margin 1e-9"),
     "bound": bound("upper", "by a lemma"),
     "estimate": estimate("error", "10 draws"),
+    "sampled": sampled("20 draws on a sphere"),
     "exact": EXACT,
     "published": published("table 2"),
 }

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from landscape_results import RESULTS
 from widescape import arch, estimators, kernels, predict, train
-from widescape.core.chart import Chart
+from widescape.core.chart import Chart, Surface
 from widescape.core.errors import ResultFormatError, WidescapeError
 from widescape.core.evidence import EXACT, Evidence, bound, certified, estimate, proved, published
 from widescape.core.result import Result, quantity
@@ -167,6 +168,7 @@ MADE = {
         key=jax.random.key(0),
         reg=0.1,
     ),
+    "paired difference": lambda: predict.paired_difference(np.array([True, False]), np.array([True, True])),
     "plan of a fit": lambda: estimators.plan_fit(problem()[0], problem()[1], get="ntk"),
     "tangent plan": lambda: kernels.empirical_ntk(system(), plan=True),
     "sampled kernels": lambda: kernels.monte_carlo(problem()[0], jax.random.key(0), 2, problem()[1][:3]),
@@ -178,6 +180,7 @@ MADE = {
         *ensemble_arguments()[:2], *ensemble_arguments()[3:], problem()[2], widths=(2, 3, 4), num_members=2, steps=2
     ),
     "distance to the linearization": lambda: train.linearization_distance(system(), 3, drift_examples=3),
+    **RESULTS,
 }
 made = pytest.mark.parametrize("name", MADE)
 _cached = {}
@@ -231,7 +234,7 @@ def test_every_result_prints_itself_in_under_20_lines(name):
 def test_every_result_names_its_source_and_the_evidence_and_meaning_of_every_field(name):
     result = instance(name)
     assert result.source
-    for row in result.table():
+    for row in Result.table(result):
         assert isinstance(result.evidence(row["name"]), Evidence)
         assert row["meaning"]
         assert row["stands"]
@@ -283,12 +286,15 @@ def test_every_chart_of_a_result_can_be_drawn(name):
     charts = instance(name).charts()
     assert len({chart.name for chart in charts}) == len(charts)
     for chart in charts:
-        assert isinstance(chart, Chart)
+        assert isinstance(chart, Chart | Surface)
         assert re.fullmatch(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*", chart.name)
         assert chart.title
         assert not chart.title.endswith(".")
         assert chart.x_label
         assert chart.y_label
+        json.dumps(chart.to_dict(), allow_nan=False)
+        if isinstance(chart, Surface):
+            continue
         assert chart.series
         for series in chart.series:
             assert series.label
@@ -297,6 +303,16 @@ def test_every_chart_of_a_result_can_be_drawn(name):
             assert chart.x_scale == "linear" or (series.x > 0).all()
             assert chart.y_scale == "linear" or (series.y > 0).all()
         json.dumps(chart.to_dict(), allow_nan=False)
+
+
+def test_every_class_of_results_is_held_to_this_contract():
+    def descendants(cls):
+        return {cls, *(c for child in cls.__subclasses__() for c in descendants(child))}
+
+    ours = {c for c in descendants(Result) if c.__module__.startswith("widescape.") and not c.__subclasses__()}
+    made_of = {type(instance(name)) for name in MADE}
+    elsewhere = {"PredictionDistances", "SampledKernels"}  # held inside a chapter, and inside another result
+    assert {c.__name__ for c in ours - made_of} - elsewhere == set()
 
 
 @made

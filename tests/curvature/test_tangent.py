@@ -110,7 +110,7 @@ def dense_kernel(f: Any, params: Any, x1: Any, x2: Any, outputs: str) -> np.ndar
 @pytest.mark.claim("lee2020finite/I16")
 @pytest.mark.claim("lee2020finite/A6")
 @pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["mlp", *(pytest.param(m, marks=pytest.mark.slow) for m in MODELS if m != "mlp")])
 def test_three_methods_agree_with_the_dense_jacobian(name: str, outputs: Any, measured: Any) -> None:
     f, params, shape = MODELS[name]()
     x1, x2 = batch(shape, 6, 10), batch(shape, 6, 11)
@@ -169,6 +169,7 @@ def test_a_symmetric_kernel_is_symmetric_to_the_last_bit(method: Any) -> None:
     assert np.linalg.eigvalsh(full.transpose(0, 2, 1, 3).reshape(120, 120)).min() > -1e-10 * full.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "outputs"), [*zip(ALL, OUTPUTS, strict=True), ("jacobian", "diag")])
 def test_chunks_do_not_change_the_kernel(method: Any, outputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     f, params, shape = mlp()
@@ -564,7 +565,32 @@ def test_a_transformed_call_checks_like_a_plain_one(rng: np.random.Generator) ->
             jax.jit(lambda w: kernels.empirical_ntk(lambda p, x: (x @ p)[..., None], w, x))(w)
 
 
-def test_core_entry_point_takes_the_same_arguments() -> None:
+def test_the_kernel_of_a_system_lists_outputs_within_examples() -> None:
     f, params, shape = mlp()
     x = batch(shape, 3, 32)
-    np.testing.assert_array_equal(tangent_kernel(f, params, x), kernels.empirical_ntk(f, params, x))
+    blocks = kernels.empirical_ntk(f, params, x, outputs="full")
+    own = tangent_kernel(System(f, params, x))
+    np.testing.assert_array_equal(own, blocks.transpose(0, 2, 1, 3).reshape(9, 9))
+
+
+def test_a_system_tells_the_kernel_that_it_mixes_examples() -> None:
+    def f(w: Any, x: Any) -> Any:
+        h = x @ w
+        return jnp.tanh(h - h.mean(axis=0, keepdims=True))
+
+    r = np.random.default_rng(5)
+    w, x = r.normal(size=(3, 2)), r.normal(size=(4, 3))
+    with jax.enable_x64(True):
+        rows = np.asarray(jax.jit(jax.jacobian(f))(w, x)).reshape(8, 6)
+    system = System(f, w, x, mixes_examples=True)
+    expected = (rows @ rows.T).reshape(4, 2, 4, 2).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(kernels.empirical_ntk(system, outputs="full"), expected, rtol=0, atol=1e-12)
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda w: kernels.empirical_ntk(system, w, outputs="full"))(w)
+    np.testing.assert_allclose(traced, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("option", [{"budget_gb": 1.0}, {"plan": True}], ids=str)
+def test_a_transformed_call_has_no_budget_and_no_plan(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no budget and no plan"):
+        jax.jit(lambda w: kernels.empirical_ntk(lambda w, x: x @ w, w, np.eye(2), **option))(np.ones(2))

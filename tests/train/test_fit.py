@@ -333,3 +333,20 @@ def test_environment_is_not_touched() -> None:
     train.fit(system(), 0.1, 2)
     assert dict(os.environ) == before
     assert jnp.zeros(()).dtype == (jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32)
+
+
+def test_kept_snapshots_are_the_parameters_of_runs_that_end_there_and_survive_resumption(tmp_path):
+    x = np.linspace(-1, 1, 12).reshape(6, 2)
+    system = System(lambda w, x: jnp.tanh(x @ w), np.array([0.3, -0.2]), x, np.sin(x.sum(1)))
+    run = train.fit(system, 0.1, 25, batch_size=2, keep_every=7)
+    assert run.snapshot_steps.tolist() == [0, 7, 14, 21, 25]
+    for step, w in zip(run.snapshot_steps, run.snapshots, strict=True):
+        np.testing.assert_array_equal(w, train.fit(system, 0.1, int(step), batch_size=2).w)
+    path = tmp_path / "run.safetensors"
+    train.fit(system, 0.1, 16, batch_size=2, keep_every=7, checkpoint=path)
+    resumed = train.fit(system, 0.1, 25, batch_size=2, keep_every=7, checkpoint=path)
+    np.testing.assert_array_equal(resumed.snapshots, run.snapshots)
+    np.testing.assert_array_equal(resumed.snapshot_steps, run.snapshot_steps)
+    assert train.fit(system, 0.1, 3).snapshots is None
+    with pytest.raises(ValueError, match="keep_every"):
+        train.fit(system, 0.1, 3, keep_every=0)

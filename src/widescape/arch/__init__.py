@@ -16,7 +16,7 @@ from widescape.arch.activations import (
     Sign,
     Sin,
 )
-from widescape.arch.base import Layer
+from widescape.arch.base import Layer, network_of
 from widescape.arch.covariance import Covariance
 from widescape.arch.dense import Dense
 from widescape.arch.elementwise import Elementwise
@@ -61,4 +61,5 @@ __all__ = [
     "default_network",
     "fc",
     "from_text",
+    "network_of",
 ]

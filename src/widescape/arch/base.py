@@ -209,3 +209,9 @@ def _input_shape(shape: Any) -> tuple[int, ...]:
     for n in result:
         checks.count(n, "input_shape", "init")
     return result
+
+
+def network_of(function: Any) -> Layer | None:
+    """The network whose `apply` a function is; None for any other function."""
+    owner = getattr(function, "__self__", None)
+    return owner if isinstance(owner, Layer) and getattr(function, "__name__", "") == "apply" else None

@@ -102,3 +102,156 @@ class Chart:
             }
         )
         return document
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A labeled line over a surface, as the steps of a training run projected onto its plane.
+
+    Attributes:
+        x, y: coordinates in the order of the line, one-dimensional and of the same length, finite.
+        label: what the legend says.
+        z: the heights of its points, or None for a line that lies on the surface.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    label: str
+    z: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        where = f"trace {self.label!r}"
+        for name in ("x", "y", "z"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
+                _require_finite(getattr(self, name), f"{where}: `{name}`")
+        if self.x.ndim != 1 or self.x.shape != self.y.shape:
+            raise ValueError(
+                f"{where}: `x` has shape {self.x.shape} and `y` {self.y.shape}; "
+                "they must be one-dimensional and equally long."
+            )
+        if self.z is not None and self.z.shape != self.x.shape:
+            raise ValueError(f"{where}: `z` has shape {self.z.shape}; it must be as long as `x`, {self.x.size}.")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A labeled point over a surface; without `z` it lies on the surface."""
+
+    x: float
+    y: float
+    label: str
+    z: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "z"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_finite(np.asarray(value, dtype=np.float64), f"spot {self.label!r}: `{name}`")
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A figure of a function of two variables, given on a grid.
+
+    Attributes:
+        name: a short identifier, used as the file name.
+        title: what the figure shows, as a sentence without a full stop.
+        x_label, y_label, z_label: the axes, with their units; `z` is the height.
+        x, y: the X and Y coordinates of the grid, each at least two and increasing.
+        z: heights of shape (X, Y), ``z[i, j]`` at ``(x[i], y[j])``. Infinite ones leave a gap; there
+            is no NaN.
+        z_scale: a linear axis of heights, or a logarithmic one, whose heights are positive.
+        path: a line over the surface, or None.
+        points: labeled points over the surface.
+        caption: how to read it: which plane is shown, what the line is.
+
+    Raises:
+        ValueError: the shapes do not fit, a coordinate is not increasing, or a height cannot be shown.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    z_label: str
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    z_scale: Scale = "linear"
+    path: Trace | None = None
+    points: tuple[Spot, ...] = ()
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "z"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        where = f"surface {self.name!r}"
+        for name in ("x", "y"):
+            _require_increasing(getattr(self, name), f"{where}: `{name}`")
+        shape = (self.x.size, self.y.size)
+        if self.z.shape != shape:
+            raise ValueError(
+                f"{where}: `z` has shape {self.z.shape}, but `x` has {shape[0]} and `y` {shape[1]} entries; "
+                f"give z[i, j] at (x[i], y[j]), of shape {shape}."
+            )
+        if np.isnan(self.z).any():
+            i, j = np.argwhere(np.isnan(self.z))[0]
+            raise ValueError(f"{where}: `z` is nan at index ({i}, {j}); give a number, or inf for a gap.")
+        if not np.isfinite(self.z).any():
+            raise ValueError(f"{where} has no finite height to draw; give a `z` that has one.")
+        if self.z_scale == "log":
+            self._require_positive(where)
+
+    def _require_positive(self, where: str) -> None:
+        heights = [("`z`", self.z)]
+        if self.path is not None and self.path.z is not None:
+            heights.append(("`z` of its path", self.path.z))
+        heights += [(f"`z` of spot {s.label!r}", np.asarray(s.z)) for s in self.points if s.z is not None]
+        for name, values in heights:
+            if np.any(values <= 0):
+                raise ValueError(
+                    f"{where}: {name} is {np.min(values):g}, but its axis is logarithmic; use a linear axis, or "
+                    "add an offset that the label names."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the surface shows, as JSON-ready values."""
+        path = self.path
+        document: dict[str, Any] = plain(
+            {
+                "name": self.name,
+                "title": self.title,
+                "x": {"label": self.x_label, "values": self.x},
+                "y": {"label": self.y_label, "values": self.y},
+                "z": {"label": self.z_label, "scale": self.z_scale, "values": self.z},
+                "caption": self.caption,
+                "path": None if path is None else {"label": path.label, "x": path.x, "y": path.y, "z": path.z},
+                "points": [{"label": s.label, "x": s.x, "y": s.y, "z": s.z} for s in self.points],
+            }
+        )
+        return document
+
+
+Drawable = Chart | Surface
+"""What a result's `charts` may hold, and what a report draws."""
+
+
+def _require_finite(values: np.ndarray, where: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        place = f" at index {bad[0]}" if values.ndim else ""
+        raise ValueError(f"{where} is {values.ravel()[bad[0]]:g}{place}; leave the point out, or give a finite one.")
+
+
+def _require_increasing(values: np.ndarray, where: str) -> None:
+    if values.ndim != 1 or values.size < 2:
+        raise ValueError(f"{where} has shape {values.shape}; give at least two coordinates in one dimension.")
+    _require_finite(values, where)
+    bad = np.flatnonzero(np.diff(values) <= 0)
+    if bad.size:
+        raise ValueError(
+            f"{where} does not increase: {values[bad[0]]:g} at index {bad[0]}, then {values[bad[0] + 1]:g}; "
+            "sort the grid, and give each coordinate once."
+        )

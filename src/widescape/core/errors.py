@@ -72,8 +72,16 @@ class IllConditionedError(WidescapeError, np.linalg.LinAlgError):
         self.suggested_reg = suggested_reg
 
 
+class NotCertifiable(WidescapeError, ValueError):  # noqa: N818  the name that the mathematics gives it
+    """No certificate can exist for this system: the loss, the function or its precision rules it out."""
+
+
 class ConditioningWarning(UserWarning):
     """A linear system was solved, but rounding may have eaten much of the answer."""
+
+
+class UnderparameterizedWarning(UserWarning):
+    """There are fewer parameters than residuals, so the tangent kernel is singular by its rank."""
 
 
 class NonSmoothWarning(UserWarning):

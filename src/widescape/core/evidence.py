@@ -1,9 +1,9 @@
-"""What stands behind a number: a proof, a certificate, a bound, a sample, an identity, a paper."""
+"""What stands behind a number: a proof, a certificate, a bound, an estimate, a sample, an identity, a paper."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["proved", "certified", "bound", "estimate", "exact", "published"]
+Kind = Literal["proved", "certified", "bound", "estimate", "sampled", "exact", "published"]
 Side = Literal["lower", "upper"]
 
 MEANING: dict[str, str] = {
@@ -11,6 +11,7 @@ MEANING: dict[str, str] = {
     "certified": "verified in floating point with a margin for rounding",
     "bound": "the true value lies on one known side of it",
     "estimate": "sampled; comes with its standard error",
+    "sampled": "found by sampling or searching; no guarantee, and no known side",
     "exact": "a closed form or an identity, up to rounding",
     "published": "quoted from the literature, not computed here",
 }
@@ -21,7 +22,7 @@ class Evidence:
     """What stands behind one field of a result.
 
     Attributes:
-        kind: one of the six kinds; their meanings are in `MEANING`.
+        kind: one of the seven kinds; their meanings are in `MEANING`.
         side: for a bound, the side on which the field lies: an ``"upper"`` bound is at least the
             true value.
         stderr: for an estimate, the name of the field that holds its standard error.
@@ -66,6 +67,11 @@ def bound(side: Side, note: str = "") -> Evidence:
 def estimate(stderr: str, note: str = "") -> Evidence:
     """A sampled value whose standard error is in the field named `stderr`."""
     return Evidence("estimate", stderr=stderr, note=note)
+
+
+def sampled(note: str) -> Evidence:
+    """Found by sampling or by a search, whose scheme `note` names; neither a bound nor an estimate with an error."""
+    return Evidence("sampled", note=note)
 
 
 def published(note: str) -> Evidence:

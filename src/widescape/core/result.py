@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
 
-from widescape.core.chart import Chart
+from widescape.core.chart import Drawable
 from widescape.core.errors import ResultFormatError
 from widescape.core.evidence import Evidence
 from widescape.core.files import plain, replacing
@@ -95,7 +95,7 @@ class Result:
                 return evidence
         raise KeyError(f"{type(self).__name__} has no field {name!r}.")
 
-    def charts(self) -> tuple[Chart, ...]:
+    def charts(self) -> tuple[Drawable, ...]:
         """The figures of this result, as data; none by default."""
         return ()
 

@@ -6,15 +6,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from widescape.core import checks
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
-from widescape.core.precision import has_float64
-from widescape.curvature.request import count_examples
+from widescape.core.precision import double_scope, has_float64
+from widescape.curvature.operators import Loss, Operators, evaluate
+from widescape.curvature.request import count_examples, hashable
 
-PerExampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
-Loss = Literal["square", "cross_entropy"] | PerExampleLoss
 Reduction = Literal["sum", "mean"]
 
 
@@ -36,6 +34,9 @@ class System:
             and their derivatives are wanted.
         loss: the loss of one example.
         reduction: sum or mean over examples.
+        chunk: examples that are worked on at a time, for less memory; None for all. With it each output must be a
+            function of its own example.
+        mixes_examples: the output of an example depends on the others, as with batch normalization in training mode.
 
     Attributes:
         flat: the flattened parameters w, (p,).
@@ -61,15 +62,33 @@ class System:
         *,
         loss: Loss = "square",
         reduction: Reduction = "sum",
+        chunk: int | None = None,
+        mixes_examples: bool = False,
     ) -> None:
         checks.choice(reduction, "reduction", Reduction)
+        if chunk is not None:
+            checks.count(chunk, "chunk", "System")
+            if mixes_examples:
+                raise ValueError("a function that mixes examples cannot be worked on in chunks; leave out `chunk`.")
         if not callable(loss):
             checks.choice(loss, "loss", ("square", "cross_entropy"))
         _check_params(params)
-        self.f, self.loss, self.reduction = f, loss, reduction
+        self.f, self.loss, self.reduction, self.chunk = f, loss, reduction, chunk
+        self.mixes_examples = mixes_examples
         self.num_examples = _checked_examples(x)
         self._double = has_float64(params, x)
-        self.flat, self._unravel = self._scoped(_flatten, params, self._double)
+        own = self._scoped(_copied, params, self._double)
+        leaves, structure = jax.tree.flatten(own)
+        self.operators = Operators(
+            hashable(f),
+            hashable(loss),
+            1 / self.num_examples if reduction == "mean" else 1.0,
+            structure,
+            tuple(leaf.shape for leaf in leaves),
+            tuple(leaf.dtype for leaf in leaves),
+            chunk,
+        )
+        self.flat = _flattened(leaves)
         self.num_params = self.flat.size
         self._x = self._scoped(_copied, x, self._double)
         self._shape = self._output_shape()
@@ -80,8 +99,49 @@ class System:
 
     def unravel(self, w: Any) -> Any:
         """The PyTree of parameters that the flat vector `w` (p,) stands for."""
-        tree = self._scoped(self._unravel, self._vector(w, "w", self.num_params))
-        return jax.tree.map(np.asarray, tree)
+        return jax.tree.map(np.asarray, self.operators.unravel(self._vector(w, "w", self.num_params)))
+
+    def vector(self, params: Any = None) -> np.ndarray:
+        """The flat vector (p,) of a PyTree like the parameters, of a flat vector, or of the parameters themselves.
+
+        Raises:
+            ShapeError, DtypeError, ValueError: it is neither of the two, or not finite.
+        """
+        if params is None:
+            return self.flat
+        if not isinstance(params, tuple | list | dict) and np.shape(params) == (self.num_params,):
+            return self._vector(params, "params", self.num_params)
+        leaves, structure = jax.tree.flatten(params)
+        shapes = tuple(np.shape(leaf) for leaf in leaves)
+        if structure != self.operators.structure or shapes != self.operators.shapes:
+            raise ShapeError(
+                f"`params` holds arrays of shapes {shapes}; give a flat vector of {self.num_params} entries, or a "
+                f"PyTree like that of the system, with shapes {self.operators.shapes}."
+            )
+        _check_params(params)
+        return self._vector(_flattened([np.asarray(leaf) for leaf in leaves]), "params", self.num_params)
+
+    def on(self, x: Any, y: Any = None) -> "System":
+        """The same function, parameters and loss on other data."""
+        return self._remade(self.params, x, y)
+
+    def as_float64(self) -> "System":
+        """The same system with parameters and inputs in double precision; itself where it has them already."""
+        if self._double:
+            return self
+        return self._remade(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.params), self.x, self.y)
+
+    def _remade(self, params: Any, x: Any, y: Any) -> "System":
+        return System(
+            self.f,
+            params,
+            x,
+            y,
+            loss=self.loss,
+            reduction=self.reduction,
+            chunk=self.chunk,
+            mixes_examples=self.mixes_examples,
+        )
 
     def F(self, w: Any = None) -> np.ndarray:  # noqa: N802
         """The outputs at w, (n,) or (n, c). Cost: one forward pass."""
@@ -97,17 +157,17 @@ class System:
         """
         if self.loss != "square":
             raise ValueError("residuals belong to loss='square'; other losses have none.")
-        self._need_targets()
+        self.require_targets()
         return self._run("residual", w)
 
     def value(self, w: Any = None) -> float:
         """The loss L(w). Cost: one forward pass."""
-        self._need_targets()
-        return float(self._run("loss", w))
+        self.require_targets()
+        return float(self._run("value", w))
 
     def grad(self, w: Any = None) -> np.ndarray:
         """The gradient of L at w, (p,). Cost: about three forward passes."""
-        self._need_targets()
+        self.require_targets()
         return self._run("grad", w)
 
     def output_curvature(self, w: Any = None) -> np.ndarray:
@@ -116,7 +176,7 @@ class System:
         1 for the square loss; at most 1/2 for cross entropy. The reduction does not enter. Cost: a forward pass and n
         eigenvalue problems of size c.
         """
-        self._need_targets()
+        self.require_targets()
         return self._run("output_curvature", w)
 
     def jvp(self, v: Any, w: Any = None) -> np.ndarray:
@@ -130,6 +190,57 @@ class System:
         z = self._vector(z, "z", self.num_examples * self.num_outputs)
         return self._run("vjp", w, z)
 
+    def jacobian(self, w: Any = None) -> np.ndarray:
+        """J(w), the derivative of the outputs, (n c, p). Cost: about c + 1 forward passes, and its memory."""
+        rows = self._run("batch_jacobian" if self.mixes_examples else "jacobian", w)
+        return rows.reshape(self.num_residuals, self.num_params)
+
+    def kernel_mv(self, z: Any, w: Any = None) -> np.ndarray:
+        """The tangent kernel K(w) = J J^T (divided by n for the mean) times `z` (n c,): a vector (n c,).
+
+        Cost: about five forward passes.
+        """
+        return self._run("kernel_mv", w, self._vector(z, "z", self.num_examples * self.num_outputs))
+
+    def hvp(self, v: Any, w: Any = None) -> np.ndarray:
+        """The Hessian of the loss at w times `v` (p,). Cost: about six forward passes."""
+        self.require_targets()
+        return self._run("hvp", w, self._vector(v, "v", self.num_params))
+
+    def ggn_mv(self, v: Any, w: Any = None) -> np.ndarray:
+        """The Gauss-Newton matrix J^T Q J times `v` (p,), with Q the Hessian of the loss in the outputs.
+
+        For the square loss Q is the identity (divided by n for the mean). Cost: about five forward passes.
+        """
+        self.require_targets()
+        return self._run("ggn_mv", w, self._vector(v, "v", self.num_params))
+
+    def second_derivative(self, u: Any, v: Any, w: Any = None) -> np.ndarray:
+        """D^2 F(w)[u, v], the second derivative of the outputs along `u` and `v`, shaped like them.
+
+        Cost: about four forward passes.
+        """
+        u, v = self._vector(u, "u", self.num_params), self._vector(v, "v", self.num_params)
+        return self._run("second_derivative", w, u, v)
+
+    def second_adjoint(self, z: Any, u: Any, w: Any = None) -> np.ndarray:
+        """The gradient in w of z . J(w) u, a vector (p,): the Hessian of z . F times `u`.
+
+        `z` is shaped like the outputs, or flat (n c,). Cost: about six forward passes.
+        """
+        z = self._vector(np.reshape(np.asarray(z), -1), "z", self.num_examples * self.num_outputs)
+        return self._run("second_adjoint", w, z, self._vector(u, "u", self.num_params))
+
+    @property
+    def weight(self) -> float:
+        """What an example counts in the loss: 1, or 1/n for the mean."""
+        return self.operators.weight
+
+    @property
+    def num_residuals(self) -> int:
+        """N = n c, the entries of all outputs."""
+        return self.num_examples * self.num_outputs
+
     @property
     def double(self) -> bool:
         """Whether everything is computed in float64, whatever the process-wide flag says."""
@@ -141,6 +252,11 @@ class System:
         return self.unravel(self.flat)
 
     @property
+    def arrays(self) -> tuple[Any, Any]:
+        """Inputs and targets on the device, as `operators` take them."""
+        return self._x, self._y
+
+    @property
     def x(self) -> Any:
         """The inputs, as NumPy arrays."""
         return jax.tree.map(np.asarray, self._x)
@@ -150,53 +266,10 @@ class System:
         """The targets, or None."""
         return None if self._y is None else np.asarray(self._y)
 
-    # What the methods above compute, as functions of flat vectors and data. Data are arguments and not
-    # constants of the compiled programs, so they are held once and never embedded.
-
-    def _outputs(self, w: Any, x: Any, y: Any) -> jax.Array:
-        return self.f(self._unravel(w), x)
-
-    def _residual(self, w: Any, x: Any, y: Any) -> jax.Array:
-        return ((self._outputs(w, x, y) - y) * self._weight**0.5).reshape(-1)
-
-    def _loss(self, w: Any, x: Any, y: Any) -> jax.Array:
-        return self._weight * jnp.sum(self._losses(w, x, y))
-
-    def _losses(self, w: Any, x: Any, y: Any) -> jax.Array:
-        return losses_of(self.loss, self._outputs(w, x, y), y)
-
-    def _output_curvature(self, w: Any, x: Any, y: Any) -> jax.Array:
-        def one(output: jax.Array, target: Any) -> jax.Array:
-            def own(entries: jax.Array) -> jax.Array:
-                return losses_of(self.loss, entries.reshape(1, *output.shape), jnp.asarray(target)[None])[0]
-
-            return jnp.linalg.eigvalsh(jax.hessian(own)(output.reshape(-1)))[-1]
-
-        return jax.vmap(one)(self._outputs(w, x, y), y)
-
-    def _grad(self, w: Any, x: Any, y: Any) -> jax.Array:
-        return jax.grad(self._loss)(w, x, y)
-
-    def _jvp(self, w: Any, x: Any, y: Any, v: Any) -> jax.Array:
-        return jax.jvp(lambda p: self._outputs(p, x, y), (w,), (v,))[1]
-
-    def _vjp(self, w: Any, x: Any, y: Any, z: Any) -> jax.Array:
-        outputs, pull = jax.vjp(lambda p: self._outputs(p, x, y), w)
-        return pull(z.reshape(outputs.shape).astype(outputs.dtype))[0]
-
-    @property
-    def _weight(self) -> float:
-        return 1 / self.num_examples if self.reduction == "mean" else 1.0
-
-    # Running it.
-
     def _run(self, name: str, w: Any, *args: Any) -> np.ndarray:
-        """Evaluate the private method `name`, compiled at its first use, at `w`."""
-        cache: dict[str, Callable[..., Any]] = self.__dict__.setdefault("_programs", {})
-        if name not in cache:
-            cache[name] = jax.jit(getattr(self, f"_{name}"))
+        """Evaluate one operator at `w`."""
         point = self.flat if w is None else self._vector(w, "w", self.num_params)
-        result = np.asarray(self._scoped(cache[name], point, self._x, self._y, *args))
+        result = np.asarray(self._scoped(evaluate, self.operators, name, point, self._x, self._y, *args))
         if not np.isfinite(result).all():
             raise NonFiniteError(
                 "the system returned NaN or infinite values at this point; scale the parameters or data."
@@ -204,9 +277,7 @@ class System:
         return result
 
     def _scoped(self, function: Callable[..., Any], *args: Any) -> Any:
-        if not self._double:
-            return function(*args)
-        with jax.enable_x64(True):
+        with double_scope(self._double):
             return function(*args)
 
     def _vector(self, v: Any, name: str, size: int) -> np.ndarray:
@@ -245,7 +316,7 @@ class System:
         return targets
 
     def _output_shape(self) -> tuple[int, ...]:
-        out = self._scoped(lambda: jax.eval_shape(self._outputs, self.flat, self._x, None))
+        out = self._scoped(lambda: jax.eval_shape(self.operators.outputs, self.flat, self._x, None))
         shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
         if shape is None or dtype is None:
             raise TypeError(f"`f` returns a {type(out).__name__}; it must return one array.")
@@ -260,18 +331,24 @@ class System:
 
     def _check_loss(self) -> None:
         """Refuse a loss of one example that is not one number."""
-        out = self._scoped(lambda: jax.eval_shape(self._losses, self.flat, self._x, self._y))
+        out = self._scoped(lambda: jax.eval_shape(self.operators.losses, self.flat, self._x, self._y))
         if getattr(out, "shape", None) != (self.num_examples,):
             raise ShapeError("`loss` must return one number for the output and target of one example.")
 
-    def _need_targets(self) -> None:
+    def require_targets(self) -> None:
+        """Refuse what needs a loss where there are no targets.
+
+        Raises:
+            ValueError: the system has none.
+        """
         if self._y is None:
             raise ValueError("this needs targets: make the System with `y`.")
 
 
-def _flatten(params: Any, double: bool) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    flat, unravel = ravel_pytree(_copied(params, double))
-    return np.asarray(flat), unravel
+def _flattened(leaves: list[Any]) -> np.ndarray:
+    """All entries in one vector, in the highest precision among them."""
+    dtype = np.result_type(*(leaf.dtype for leaf in leaves))
+    return np.concatenate([np.asarray(leaf).astype(dtype).reshape(-1) for leaf in leaves])
 
 
 def _copied(tree: Any, double: bool) -> Any:
@@ -283,19 +360,6 @@ def _copied(tree: Any, double: bool) -> Any:
         return jnp.array(array, dtype=jnp.float64 if double and real else None)
 
     return jax.tree.map(copy, tree)
-
-
-def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
-    """The loss of each example (n,): half the squared distance to its target, cross entropy, or a function's."""
-    if loss == "square":
-        return jnp.sum((outputs - y).reshape(len(outputs), -1) ** 2, axis=1) / 2
-    per_example: Any = _cross_entropy if loss == "cross_entropy" else loss
-    losses: jax.Array = jax.vmap(per_example)(outputs, y)
-    return losses
-
-
-def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    return jax.nn.logsumexp(logits) - logits[label]
 
 
 def _check_params(params: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from widescape.core import checks
 from widescape.core.errors import NonFiniteError, ShapeError
-from widescape.core.precision import double_scope, has_float64, is_traced
+from widescape.core.precision import double_scope, has_float64
 from widescape.core.progress import track
 from widescape.curvature import factors as _factors
 from widescape.curvature.factors import Model, Outputs
@@ -36,39 +36,6 @@ from widescape.curvature.request import (
     on_host,
     selected,
 )
-
-
-def tangent_kernel(
-    f: Callable[[Any, Any], Any],
-    params: Any,
-    x1: Any,
-    x2: Any = None,
-    *,
-    method: Method = "auto",
-    outputs: Outputs = "trace",
-    trainable: Trainable = None,
-    mixes_examples: bool = False,
-    budget_gb: float | None = None,
-    progress: bool | None = None,
-) -> np.ndarray:
-    """The tangent kernel of any function of parameters and examples; see `widescape.kernels.empirical_ntk`."""
-    checks.choice(method, "method", Method)
-    checks.choice(outputs, "outputs", Outputs)
-    if is_traced(params, x1, x2):
-        if budget_gb is not None:
-            raise ValueError("inside a JAX transformation there is no budget; call it outside.")
-        return _traced(f, params, x1, x2, method, outputs, trainable, mixes_examples)
-    return prepare(
-        f,
-        params,
-        x1,
-        x2,
-        method=method,
-        outputs=outputs,
-        trainable=trainable,
-        mixes_examples=mixes_examples,
-        budget_gb=budget_gb,
-    ).run(progress)
 
 
 def prepare(
@@ -162,10 +129,10 @@ def evaluate(f: Callable[[Any, Any], Any], params: Any, x: Any) -> np.ndarray:
     return values.reshape(n, -1)
 
 
-def _traced(
+def traced_kernel(
     f: Any, params: Any, x1: Any, x2: Any, method: Method, outputs: Outputs, trainable: Trainable, mixes: bool
 ) -> Any:
-    """The kernel as JAX operations, in one piece."""
+    """The kernel as JAX operations, in one piece, for use inside transformations."""
     model = Model(f, selected(params, trainable), mixes)
     second = x1 if x2 is None else x2
     check_outputs(jax.eval_shape(f, params, x1), length(x1))

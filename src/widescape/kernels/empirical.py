@@ -5,12 +5,14 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from widescape.core import checks
 from widescape.core.errors import ShapeError
-from widescape.curvature import System, TangentPlan, tangent_kernel, tangent_vector_product
+from widescape.core.precision import is_traced
+from widescape.curvature import System, TangentPlan, tangent_vector_product
 from widescape.curvature.factors import Outputs
 from widescape.curvature.plan import Method
 from widescape.curvature.request import Trainable
-from widescape.curvature.tangent import evaluate, prepare
+from widescape.curvature.tangent import evaluate, prepare, traced_kernel
 
 Function = Callable[[Any, Any], Any]
 
@@ -97,17 +99,26 @@ def empirical_ntk(
         >>> empirical_ntk(lambda w, x: x @ w, w, x).tolist()
         [[5.0, 6.0], [6.0, 9.0]]
     """
+    mixes_examples = mixes_examples or (isinstance(f, System) and f.mixes_examples)
     f, params, x1 = _unpacked(f, params, x1)
-    options: dict[str, Any] = {
-        "method": method,
-        "outputs": outputs,
-        "trainable": trainable,
-        "mixes_examples": mixes_examples,
-        "budget_gb": budget_gb,
-    }
-    if plan:
-        return prepare(f, params, x1, x2, **options).plan
-    return tangent_kernel(f, params, x1, x2, progress=progress, **options)
+    checks.choice(method, "method", Method)
+    checks.choice(outputs, "outputs", Outputs)
+    if is_traced(params, x1, x2):
+        if budget_gb is not None or plan:
+            raise ValueError("inside a JAX transformation there is no budget and no plan; call it outside.")
+        return traced_kernel(f, params, x1, x2, method, outputs, trainable, mixes_examples)
+    prepared = prepare(
+        f,
+        params,
+        x1,
+        x2,
+        method=method,
+        outputs=outputs,
+        trainable=trainable,
+        mixes_examples=mixes_examples,
+        budget_gb=budget_gb,
+    )
+    return prepared.plan if plan else prepared.run(progress)
 
 
 def empirical_nngp(f: Function | System, params: Any = None, x1: Any = None, x2: Any = None) -> np.ndarray:

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from widescape.core import checks, tree
-from widescape.curvature.system import Loss, Reduction, losses_of
+from widescape.curvature.operators import Loss, losses_of
+from widescape.curvature.system import Reduction
 from widescape.train.expansion import center, linearize
 from widescape.train.interventions import penalized
 

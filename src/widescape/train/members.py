@@ -19,8 +19,9 @@ from widescape.core.progress import track
 from widescape.core.random import named_key
 from widescape.core.result import Result, quantity
 from widescape.curvature import System
+from widescape.curvature.operators import Loss
 from widescape.curvature.request import checked, hashable
-from widescape.curvature.system import Loss, Reduction
+from widescape.curvature.system import Reduction
 from widescape.curvature.tangent import prepare
 from widescape.kernels.monte_carlo import Pair, initializer_of
 from widescape.train.interventions import Penalty

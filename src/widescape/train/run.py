@@ -79,6 +79,10 @@ class TrainingRun(Result):
     drift: np.ndarray = quantity(
         EXACT, "|Theta_t - Theta_0|_F / |Theta_0|_F of the tangent kernel (T,), NaN if not asked"
     )
+    snapshots: np.ndarray | None = quantity(EXACT, "flat parameters that were kept on the way (S, p)", default=None)
+    snapshot_steps: np.ndarray | None = quantity(
+        EXACT, "their steps: every `keep_every`, and the last (S,)", default=None
+    )
 
     @property
     def params(self) -> Any:
@@ -124,6 +128,7 @@ def fit(
     linearize: bool = False,
     center: bool = False,
     drift_examples: int = 0,
+    keep_every: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> TrainingRun:
@@ -146,6 +151,8 @@ def fit(
         linearize: train the linearization of the function where it starts.
         center: train the function less its outputs where it starts.
         drift_examples: examples on which the change of the tangent kernel is recorded; 0 for none.
+        keep_every: steps between parameters that the run keeps as `snapshots`, beside the first and the last; None
+            keeps none. `widescape.landscape` reads them.
         checkpoint: a safetensors file that is written as training goes, and from which it resumes if it is
             there. More `steps` than before continue a finished run.
         progress: show a progress bar; None shows it on a terminal.
@@ -166,7 +173,18 @@ def fit(
         ([1.0, 2.0], 'OK')
     """
     job = _checked(
-        system, optimizer, steps, batch_size, key, validation, patience, penalty, drift_examples, linearize, center
+        system,
+        optimizer,
+        steps,
+        batch_size,
+        key,
+        validation,
+        patience,
+        penalty,
+        drift_examples,
+        linearize,
+        center,
+        keep_every,
     )
     path = None if checkpoint is None else Path(checkpoint)
     with double_scope(job.double):
@@ -203,6 +221,7 @@ class _Job:
     penalty: Penalty | None
     kernel: PreparedKernel | None
     drift_examples: int
+    keep_every: int | None
     double: bool
 
     def fingerprint(self) -> str:
@@ -217,6 +236,7 @@ class _Job:
         state = State(self.params, self.program.optimizer.init(self.params))
         program, own = jax.make_jaxpr(step)(state, self.x, self.y), self.program
         text = f"{program} {own.batch_size} {own.linearized} {own.centered} {self.patience} {self.drift_examples}"
+        text += "" if self.keep_every is None else f" {self.keep_every}"
         held = list(_program.constants(program))
         return _checkpoint.fingerprint(text, state, pull, self.x, self.y, self.key, self.held_out or (), held)
 
@@ -232,6 +252,7 @@ class _Progress:
     status: TrainingStatus = TrainingStatus.OK
     recorded: tuple[int, ...] = ()
     history: tuple[tuple[float, ...], ...] = ()
+    kept: tuple[np.ndarray, ...] = ()
 
     def column(self, name: str) -> np.ndarray:
         """One column of the history."""
@@ -253,7 +274,7 @@ class _Run:
         pull = pull_of(job.penalty, job.params)
         yield from (None for _ in range(self.at.step))
         per_second = 1.0
-        for goal in record_steps(job.steps):
+        for goal in sorted({*record_steps(job.steps), *self._kept_steps()}):
             while self.at.step < goal and self.at.status is TrainingStatus.OK:
                 first = self.at.step
                 last, begun = min(goal, first + max(1, int(per_second * _SECONDS_PER_PIECE))), time.monotonic()
@@ -266,7 +287,30 @@ class _Run:
             due = self.at.step == goal and (not self.at.recorded or self.at.recorded[-1] < goal)
             if due and self.at.status is TrainingStatus.OK and goal in record_grid(job.steps):
                 self.at = self._recorded()
+            if self.at.step == goal and self.at.status is TrainingStatus.OK and goal in self._kept_steps():
+                self.at = self._with_snapshot()
         yield from (None for _ in range(self.at.step, job.steps))
+
+    def _kept_steps(self) -> range:
+        """The steps whose parameters are kept, whatever the last one is."""
+        return range(0) if self.job.keep_every is None else range(0, self.job.steps + 1, self.job.keep_every)
+
+    def _with_snapshot(self) -> _Progress:
+        """The present parameters kept, unless they are."""
+        at = self.at
+        if len(at.kept) > self._kept_steps().index(at.step):
+            return at
+        return replace(at, kept=(*at.kept, self._flat()))
+
+    def _snapshots(self) -> dict[str, Any]:
+        """What the result holds of them, with the last step."""
+        if self.job.keep_every is None:
+            return {}
+        kept, steps = list(self.at.kept), list(self._kept_steps()[: len(self.at.kept)])
+        if steps[-1] < self.at.step and self.at.status is not TrainingStatus.DIVERGED:
+            kept.append(self._flat())
+            steps.append(self.at.step)
+        return {"snapshots": np.stack(kept), "snapshot_steps": np.asarray(steps)}
 
     def _recorded(self) -> _Progress:
         """The present state measured; its parameters kept if they are the best, and a judgment whether to go on."""
@@ -301,6 +345,8 @@ class _Run:
         arrays = {f"state.{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.state))}
         arrays.update({f"best.{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.best))})
         arrays["history"] = np.asarray(at.history, np.float64).reshape(-1, len(_COLUMNS))
+        if at.kept:
+            arrays["kept"] = as_numbers(np.stack(at.kept))
         facts = {"step": at.step, "best_step": at.best_step, "status": at.status.name, "recorded": list(at.recorded)}
         return arrays, mark, facts
 
@@ -323,7 +369,11 @@ class _Run:
             status=TrainingStatus[facts["status"]],
             recorded=tuple(facts["recorded"]),
             history=tuple(map(tuple, arrays["history"].tolist())),
+            kept=tuple(_checkpoint.from_numbers(arrays["kept"], self._flat())) if "kept" in arrays else (),
         )
+
+    def _flat(self) -> np.ndarray:
+        return np.asarray(ravel_pytree(self.at.state.params)[0])
 
     def result(self, system: System) -> TrainingRun:
         """The run as a result, with its last step measured; a checkpoint keeps only the grid, to be continued."""
@@ -338,6 +388,7 @@ class _Run:
             best_step=at.best_step,
             steps=np.asarray(at.recorded),
             **{name: at.column(name) for name in _COLUMNS},  # type: ignore[arg-type]
+            **self._snapshots(),
         )
         object.__setattr__(run, "_unravel", system.unravel)
         return run
@@ -361,6 +412,7 @@ def _checked(
     drift_examples: int,
     linearize: bool,
     center: bool,
+    keep_every: int | None,
 ) -> _Job:
     if not isinstance(system, System):
         raise TypeError(f"`system` is {system!r}; give a System(f, params, x, y).")
@@ -377,6 +429,8 @@ def _checked(
         if validation is None:
             raise ValueError("`patience` needs held-out data: give `validation`.")
     checks.count(drift_examples, "drift_examples", "fit", minimum=0)
+    if keep_every is not None:
+        checks.count(keep_every, "keep_every", "fit")
     held_out = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -407,5 +461,6 @@ def _checked(
         penalty=penalty,
         kernel=kernel,
         drift_examples=drift_examples,
+        keep_every=keep_every,
         double=system.double,
     )

@@ -1,0 +1,83 @@
+"""The studies by the bib key of their paper, imported when they run."""
+
+import dataclasses
+import importlib
+import time
+from collections.abc import Callable
+
+from widescape.core import checks
+from widescape.core.errors import DataError
+from widescape.core.provenance import environment
+from widescape.studies.study import Study
+
+SUMMARIES: dict[str, str] = {
+    "liu2020loss": "loss landscapes of over-parameterized systems: PL* certificates, transition to linearity, rates",
+    "du2018gradient": "gradient descent on two-layer ReLU networks: Gram matrices, activation flips, moves, rate",
+    "lucas2021monotonic": "loss on the straight line from initialization to solution: when it falls monotonically",
+    "cohen2021edge": "gradient descent at the edge of stability: sharpness rises to 2 / learning rate and stays",
+}
+"""One line about each study, which is the module of that name in this room."""
+
+
+def names() -> tuple[str, ...]:
+    """The bib keys of all papers that have a study.
+
+    Example:
+        >>> "liu2020loss" in names()
+        True
+    """
+    return tuple(SUMMARIES)
+
+
+def summary(name: str) -> str:
+    """One line about a study.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    if name not in SUMMARIES:
+        raise DataError(f"there is no study {name!r}; choose one of {', '.join(SUMMARIES)}.")
+    return SUMMARIES[name]
+
+
+def run(
+    name: str,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool | None = None,
+) -> Study:
+    """Measure the claims of a paper.
+
+    Args:
+        name: bib key of the paper, one of `names`.
+        seed: every random draw derives from it.
+        quick: cut sizes and numbers of draws to about a minute on two cores; claims that need more are inconclusive.
+        say: called with lines of progress.
+        progress: show progress bars; None shows them on a terminal.
+
+    Returns:
+        a `Study`, with the time it took, and with seed, versions and machine in its provenance.
+
+    Raises:
+        DataError: there is no such study.
+        TypeError, ValueError: the seed is no integer, or negative.
+
+    Cost: of `quick`, about a minute; otherwise what the study's own docstring says.
+    """
+    summary(name)
+    checks.count(seed, "seed", "studies.run", minimum=0)
+    module = importlib.import_module(f"widescape.studies.{name}")
+    start = time.perf_counter()
+    study: Study = module.run(seed=seed, quick=quick, say=say, progress=progress)
+    seconds = time.perf_counter() - start
+    return dataclasses.replace(study, seconds=seconds, provenance={**_provenance(study), **study.provenance})
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    return {
+        "seed": str(study.seed),
+        "size": "quick" if study.quick else "full",
+        **environment("widescape", "jax", "jaxlib", "numpy", "scipy", "optax"),
+    }
