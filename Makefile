@@ -36,6 +36,7 @@ benchmarks:
 	$(PYTHON) benchmarks/gram_fc.py
 	$(PYTHON) benchmarks/tangent.py
 	$(PYTHON) benchmarks/estimators.py
+	$(PYTHON) benchmarks/landscape.py
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -n docs docs/_build

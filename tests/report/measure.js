@@ -149,7 +149,8 @@ function faintText(texts, view) {
   return [...found];
 }
 
-// Lines and symbols that hardly stand out; what is meant to be faint, as the grid, is left out.
+// Lines and symbols that hardly stand out; what is meant to be faint, as the grid, is left out, and so is what lies on
+// the colors of a map.
 function faintShapes(document, view) {
   const found = new Set();
   const colors = new Set();
@@ -157,7 +158,7 @@ function faintShapes(document, view) {
     if (!shape.getBoundingClientRect().width) continue;
     const paper = background(shape, view);
     for (const element of shape.querySelectorAll(SHAPES)) {
-      if (element.closest("defs, clipPath")) continue;
+      if (element.closest("defs, clipPath, [id*='-on-map-']")) continue;
       const style = view.getComputedStyle(element);
       for (const kind of ["stroke", "fill"]) {
         const paint = color(style[kind]);

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from widescape.core.chart import Chart, Marker, Series
+from widescape.core.chart import Chart, Marker, Series, Spot, Surface, Trace
 from widescape.core.evidence import EXACT, bound, certified, estimate, proved, published
 from widescape.core.result import Result, quantity
 from widescape.core.table import Table
@@ -48,6 +48,27 @@ def chart(**changes):
         "caption": "Bands: two standard errors.",
     }
     return Chart(**(parts | changes))
+
+
+def surface(**changes):
+    """Two valleys, the heights from 0.02 to 2.6, a line into one of them and two points."""
+    x, y = np.linspace(-1, 1, 31), np.linspace(-1.5, 1.5, 41)
+    along = np.linspace(0, 1, 40)
+    parts = {
+        "name": "valleys",
+        "title": "The loss has two valleys",
+        "x_label": "first direction",
+        "y_label": "second direction",
+        "z_label": "loss",
+        "x": x,
+        "y": y,
+        "z": 0.02 + 4 * (x[:, None] ** 2 - 0.25) ** 2 + 0.15 * (y[None] - x[:, None]) ** 2,
+        "z_scale": "log",
+        "path": Trace(0.95 - 0.45 * along, -1.3 + 1.8 * along**2, "training"),
+        "points": (Spot(0.5, 0.5, "trained"), Spot(0.0, 0.0, "saddle", 0.27)),
+        "caption": "A plane through three minima.",
+    }
+    return Surface(**(parts | changes))
 
 
 def chapter(**changes):
@@ -148,7 +169,23 @@ def _charts():
             series=(Series([0, 1e5, 2e6], [-1e-7, 2e-5, 3e-4], "small and wide"),),
             markers=(),
         ),
+        surface(
+            title=f"The surface of {LONG}",
+            x_label=f"first direction, against {LONG}",
+            y_label=LONG,
+            z_label=LONG,
+            path=Trace([-3, 0.9, 0.2, -0.5], [0, 1.2, -1.2, -0.5], LONG, [3, 2, 0.5, 0.02]),
+            points=(Spot(0.5, 0.5, f"trained on {LONG}"), Spot(9, 9, "far away")),
+        ),
+        surface(name="holes", z_scale="linear", z=_holes(), path=None, points=()),
+        surface(name="level", z=np.ones((31, 41)), path=None, points=()),
     )
+
+
+def _holes():
+    z = surface().z - 1e5
+    z[10:13, 20:25] = np.inf
+    return z
 
 
 def _tables():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from report.samples import large, survey
+from report.samples import chapter, large, surface, survey
 from widescape.report import page
 
 WIDTHS = (320, 360, 390, 768, 1280)
@@ -30,7 +30,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--virtual-time-budget=5000",
 )
-SCRIPT = (Path(__file__).parent / "measure.js").read_text(encoding="utf-8")
+SCRIPTS = {name: (Path(__file__).parent / f"{name}.js").read_text(encoding="utf-8") for name in ("measure", "turn")}
 OUTER = """<!doctype html><meta charset="utf-8"><style>:root {{ color-scheme: light dark }}</style><pre id="out"></pre>
 <script>
 {script}
@@ -41,8 +41,8 @@ const frames = {widths}.map((width) => {{
   document.body.append(frame);
   return frame;
 }});
-addEventListener("load", () => {{
-  document.getElementById("out").textContent = JSON.stringify(frames.map(measure));
+addEventListener("load", async () => {{
+  document.getElementById("out").textContent = JSON.stringify(await Promise.all(frames.map({name})));
 }});
 </script>
 """
@@ -67,11 +67,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def measure(browser: Run, folder: Path, text: str, scheme: str, widths: tuple[int, ...]) -> list[dict[str, Any]]:
-    """What `measure.js` finds in the page `text` at each of the widths."""
+def measure(
+    browser: Run, folder: Path, text: str, scheme: str, widths: tuple[int, ...], *, name: str = "measure"
+) -> list[dict[str, Any]]:
+    """What `measure.js`, or another script, finds in the page `text` at each of the widths."""
     quoted = json.dumps(text).replace("</", "<\\/").replace("<!--", "<\\!--")
     outer = folder / "outer.html"
-    outer.write_text(OUTER.format(script=SCRIPT, widths=list(widths), text=quoted), encoding="utf-8")
+    document = OUTER.format(script=SCRIPTS[name], name=name, widths=list(widths), text=quoted)
+    outer.write_text(document, encoding="utf-8")
     dumped = browser(outer, f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", "--dump-dom").stdout
     found = re.search(r'<pre id="out">(.+?)</pre>', dumped, flags=re.DOTALL)
     assert found, dumped[-2000:]
@@ -212,3 +215,88 @@ def test_on_paper_the_closed_numbers_of_the_chapters_are_there(browser: Run, htm
     assert opened.count(" open>") == 2
     assert 1 < pages(browser, tmp_path / "bare.html", bare) < closed
     assert pages(browser, tmp_path / "opened.html", opened) == closed
+
+
+@pytest.fixture(scope="module")
+def surfaces() -> str:
+    """A page with two surfaces, one of them with every line and point."""
+    bare = surface(name="bare", path=None, points=())
+    return page.render(survey(chapter(charts=(surface(), bare), tables=(), results={})))
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def turned(
+    request: pytest.FixtureRequest, browser: Run, surfaces: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """What becomes of a surface that is turned, on a phone and on a desk, in dark and in light."""
+    folder = tmp_path_factory.mktemp("turned")
+    found = measure(browser, folder, surfaces, request.param, (390, 1280), name="turn")
+    assert [part["width"] for part in found] == [390, 1280]
+    return found
+
+
+def test_a_surface_is_drawn_sharply_in_its_colors_and_the_ink_of_the_page(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        assert part["shown"]
+        assert part["fits"]
+        assert part["colors"] > 200
+        assert 0.08 < part["colored"] < 0.6
+        assert part["ink"]
+        across, down, dots = part["sharp"]
+        assert across == pytest.approx(dots, rel=0.01)
+        assert down == pytest.approx(dots, rel=0.01)
+
+
+def test_arrow_keys_turn_a_surface_and_back_and_do_not_scroll_the_page(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        assert len({part["start"], part["left"]["picture"], part["down"]["picture"]}) == 3
+        assert part["back"]["picture"] == part["start"] == part["reset"]
+        assert not any(part[name]["scrolls"] for name in ("left", "back", "down"))
+        assert part["focused"]
+
+
+def test_other_keys_leave_a_surface_and_the_page_alone(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        for name in ("other", "chord"):
+            assert part[name] == {"picture": part["start"], "scrolls": True}
+
+
+def test_a_drag_turns_a_surface_until_the_pointer_is_lifted_as_the_keys_do(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        assert part["drag"]["during"] != part["start"]
+        assert part["drag"]["after"] == part["drag"]["during"]
+        assert part["again"] == part["start"]
+        assert part["pulled"]["during"] != part["start"]
+        assert part["undone"]["picture"] == part["start"]
+
+
+def test_a_surface_turns_around_and_stops_when_it_is_seen_from_above(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        assert part["round"] == part["start"]
+        assert part["top"] == part["above"] != part["start"]
+
+
+def test_a_surface_follows_the_width_of_the_page(turned: list[dict[str, Any]]) -> None:
+    for part in turned:
+        assert part["narrower"] != part["start"]
+        drawn, shown = part["narrowed"]
+        assert drawn == pytest.approx(shown, abs=1)
+        assert shown < 300
+
+
+def test_the_browser_runs_the_script_of_the_surfaces_without_a_word(
+    browser: Run, surfaces: str, tmp_path: Path
+) -> None:
+    assert console(browser, tmp_path / "page.html", surfaces) == []
+    (blocked,) = console(browser, tmp_path / "other.html", surfaces.replace('"use strict";', '"use strict"; ;'))
+    assert "Content Security Policy" in blocked
+
+
+def test_on_paper_there_is_the_map_and_not_what_can_be_turned(browser: Run, surfaces: str, tmp_path: Path) -> None:
+    def images(text: str) -> int:
+        pages(browser, tmp_path / "print.html", text)
+        return len(re.findall(rb"/Subtype\s*/Image\b", (tmp_path / "print.pdf").read_bytes()))
+
+    assert surfaces.count(", .turn { display: none; }") == 1
+    assert images(surfaces) == images(surfaces.replace('<div class="turn"', '<div class="turn" style="display: none"'))
+    assert images(surfaces) < images(surfaces.replace(", .turn { display: none; }", " { display: none; }"))

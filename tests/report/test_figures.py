@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from widescape.core.chart import Chart, Marker, Series
-from widescape.report import figures
+from widescape.core.chart import Chart, Marker, Series, Spot, Surface, Trace
+from widescape.report import figures, style, surfaces
 from widescape.report.inline import INK
 
 WIDTHS = np.array([64.0, 128.0, 256.0, 512.0, 1024.0])
@@ -158,9 +158,9 @@ def test_a_png_shows_every_series_on_white():
     assert image.size == (416, 280)
     assert image.getpixel((0, 0)) == (255, 255, 255)
     pixels = np.asarray(image).reshape(-1, 3)
-    for color in figures.COLORS[:3]:
+    for color in style.COLORS[:3]:
         assert np.any(np.abs(pixels - np.array(ImageColor.getrgb(color))).max(axis=1) < 8), color
-    assert not np.any(np.abs(pixels - np.array(ImageColor.getrgb(figures.COLORS[4]))).max(axis=1) < 8)
+    assert not np.any(np.abs(pixels - np.array(ImageColor.getrgb(style.COLORS[4]))).max(axis=1) < 8)
 
 
 def test_series_differ_in_more_than_color():
@@ -177,7 +177,7 @@ def test_series_differ_in_more_than_color():
 LONG = "the distance between the predictions of the trained network and those of its limit"
 
 
-@pytest.mark.parametrize("size", [figures.SIZE, figures.NARROW])
+@pytest.mark.parametrize("size", [style.SIZE, style.NARROW])
 @pytest.mark.parametrize("count", [1, 12, 40])
 def test_long_labels_add_to_the_height_and_leave_the_axes_their_place(size, count):
     series = [Series(WIDTHS, WIDTHS + i, f"{LONG}, {i}") for i in range(count)]
@@ -193,7 +193,7 @@ def test_long_labels_add_to_the_height_and_leave_the_axes_their_place(size, coun
 
 
 def test_short_labels_leave_a_figure_its_size():
-    for size in (figures.SIZE, figures.NARROW):
+    for size in (style.SIZE, style.NARROW):
         short = plain(Series(WIDTHS, WIDTHS, "a"), Series(WIDTHS, WIDTHS + 1, "b"))
         assert tuple(figures.draw(short, size=size).get_size_inches()) == size
 
@@ -209,7 +209,7 @@ def test_every_color_stands_out_on_the_light_and_on_the_dark_page():
     papers = re.findall(r"--paper: (#\w{6})", css)
     assert len(papers) == 2
     for paper in papers:
-        for color in figures.COLORS:
+        for color in style.COLORS:
             low, high = sorted([luminance(paper), luminance(color)])
             assert (high + 0.05) / (low + 0.05) >= 3, (paper, color)
 
@@ -312,3 +312,124 @@ def test_importing_the_room_does_not_import_matplotlib():
     code = "import sys, widescape.report.figures, widescape.report.page\nsys.exit('matplotlib' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
+
+
+def bowl(**changes):
+    """z = 1 + x^2 + 3 y on a grid of 5 by 4, with a path and points on and beside it."""
+    x, y = np.linspace(-1, 1, 5), np.linspace(0, 3, 4)
+    parts = {"name": "bowl", "title": "A bowl", "x_label": "first", "y_label": "second", "z_label": "loss"}
+    extra = {
+        "path": Trace([-1, 0, 5], [0, 1, 1], "walk"),
+        "points": (Spot(0, 0, "center"), Spot(0, 9, "far")),
+        "x": x,
+        "y": y,
+        "z": 1 + x[:, None] ** 2 + 3 * y[None],
+    }
+    return Surface(**(parts | extra | changes))
+
+
+def by_gid(figure, gid):
+    """The drawn things of a map by the end of their gid."""
+    return [artist for artist in figure.findobj() if artist.get_gid() == f"on-map-{gid}"]
+
+
+def test_each_contour_line_of_a_map_runs_where_the_surface_has_its_height():
+    x = y = np.linspace(0, 1, 3)
+    (lines,) = by_gid(figures.draw(bowl(x=x, y=y, z=np.add.outer(x, 2 * y), path=None, points=())), "lines")
+    assert len(lines.levels) > 5
+    for level, line in zip(lines.levels, lines.get_paths(), strict=True):
+        np.testing.assert_allclose(line.vertices @ [1, 2], level, atol=1e-12)
+
+
+def test_the_bands_of_a_map_cover_the_heights_in_the_colors_of_the_surface():
+    for scale in ("linear", "log"):
+        (bands,) = by_gid(figures.draw(bowl(z_scale=scale)), "bands")
+        low, high = (1, 11) if scale == "linear" else (0, np.log10(11))
+        assert bands.levels[0] <= low < high <= bands.levels[-1]
+        assert 6 <= len(bands.levels) <= 15
+        assert bands.get_clim() == pytest.approx((low, high))
+        colors = matplotlib.colors.LinearSegmentedColormap.from_list("heights", surfaces.colors())
+        np.testing.assert_allclose(bands.cmap([0.0, 0.3, 1.0]), colors([0.0, 0.3, 1.0]))
+
+
+@pytest.mark.parametrize("size", [style.SIZE, style.NARROW])
+def test_the_color_bar_names_the_heights_beside_the_map_and_above_a_narrow_one(size):
+    figure = figures.draw(bowl(z_scale="log"), size=size)
+    axes, bar = figure.axes
+    axis = bar.yaxis if size == style.SIZE else bar.xaxis
+    places = axis.get_majorticklocs()
+    words = [tick.get_text() for tick in axis.get_majorticklabels()]
+    assert words == ["1", "2", "5", "10"]
+    np.testing.assert_allclose(places, np.log10([1, 2, 5, 10]))
+    assert axis.get_label_text() == "loss"
+    assert axis.get_view_interval() == pytest.approx([0, np.log10(11)])
+    whole, part = axes.get_window_extent(), bar.get_window_extent()
+    assert part.x0 > whole.x1 if size == style.SIZE else part.y0 > whole.y1
+
+
+def test_the_axes_of_a_map_end_where_the_grid_ends():
+    axes = figures.draw(bowl()).axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-1, 1), (0, 3))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("first", "second")
+
+
+def test_a_map_shows_its_path_and_points_and_the_legend_says_what_is_outside():
+    figure = figures.draw(bowl())
+    (line,) = by_gid(figure, "path")
+    np.testing.assert_array_equal(line.get_xydata(), [[-1, 0], [0, 1], [5, 1]])
+    (start,) = by_gid(figure, "start")
+    np.testing.assert_array_equal(start.get_xydata(), [[-1, 0]])
+    (dot,) = by_gid(figure, "spot-0")
+    np.testing.assert_array_equal(dot.get_xydata(), [[0, 0]])
+    assert by_gid(figure, "end") == by_gid(figure, "spot-1") == []
+    assert list(curves(figure)) == ["walk (from ○ to ●, 1 of 3 points outside)", "center", "far (outside)"]
+    assert len({curve.get_marker() for curve in curves(figure).values()}) == 3
+
+
+def test_a_map_counts_the_heights_that_are_not_finite_and_leaves_a_hole():
+    z = bowl().z.copy()
+    z[2, 1:3] = np.inf
+    figure = figures.draw(bowl(z=z, path=None, points=()))
+    assert figure.axes[1].get_ylabel().replace("\n", " ") == "loss (2 of 20 not finite)"
+    full, holed = (by_gid(f, "bands")[0].get_paths() for f in (figures.draw(bowl()), figure))
+    contains = [any(band.contains_point((0.0, 1.5)) for band in bands) for bands in (full, holed)]
+    assert contains == [True, False]
+
+
+@pytest.mark.parametrize("z", [np.zeros((5, 4)), np.full((5, 4), 1e-300), np.full((5, 4), -1e9)])
+def test_a_level_surface_is_a_map_of_one_color(z):
+    figure = figures.draw(bowl(z=z))
+    assert by_gid(figure, "lines") == []
+    assert len(by_gid(figure, "bands")) == 1
+
+
+def test_the_description_of_a_map_names_its_axes_and_where_it_is_lowest_and_highest():
+    label = ElementTree.fromstring(figures.svg(bowl())).get("aria-label")
+    assert label.startswith("A bowl. Horizontal axis: first. Vertical axis: second. Color: loss.")
+    assert "Lowest 1 at (0, 0). Highest 11 at (\N{MINUS SIGN}1, 3). Shown: walk; center; far." in label
+
+
+def test_a_map_is_an_svg_and_a_png_as_a_chart_is():
+    svg = figures.svg(bowl(), prefix="left")
+    assert svg == figures.svg(bowl(), prefix="left")
+    assert len(ids(svg)) == len(set(ids(svg))) > 0
+    assert all(name.startswith("left-") for name in ids(svg))
+    assert {"A bowl", "first", "second", "loss", "center"} <= set(texts(svg))
+    assert INK not in svg
+    assert "A bowl" not in texts(figures.svg(bowl(), titled=False))
+    image = Image.open(io.BytesIO(figures.png(bowl(), dpi=80))).convert("RGB")
+    pixels = np.asarray(image).reshape(-1, 3)
+    (bands,) = by_gid(figures.draw(bowl()), "bands")
+    for color in (style.LINE, *map(matplotlib.colors.to_hex, bands.get_facecolor())):
+        assert np.any(np.abs(pixels - np.array(ImageColor.getrgb(color))).max(axis=1) < 12), color
+
+
+@pytest.mark.parametrize("size", [style.SIZE, style.NARROW])
+def test_long_labels_of_a_map_add_to_the_height_and_leave_it_its_place(size):
+    long = bowl(title=LONG, x_label=LONG, y_label=LONG, z_label=LONG, path=Trace([0, 1], [0, 1], LONG))
+    figure = figures.draw(long, size=size)
+    assert figure.axes[0].get_window_extent().height / figure.dpi >= 0.79 * size[1]
+    for text in (figure.axes[0].xaxis.label, figure.axes[0].yaxis.label, *figure.texts, *figure.legends):
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1

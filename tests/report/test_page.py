@@ -1,19 +1,22 @@
 """The page says everything, needs nothing, and cannot be broken by what it is given."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import os
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from report.samples import chapter, chart, large, survey
-from widescape.core.chart import Marker, Series
+from report.samples import chapter, chart, large, surface, survey
+from widescape.core.chart import Marker, Series, Spot, Trace
 from widescape.core.evidence import MEANING
 from widescape.core.table import Table
-from widescape.report import page
+from widescape.report import page, surfaces
 
 HOSTILE = '</title></style></svg><script>alert(1)</script><img src=x onerror="alert(2)">\' {{ 7 * 7 }}'
 BLOCKS = {"td", "th", "dt", "dd", "p", "li", "span"}
@@ -48,7 +51,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
     @property
@@ -291,3 +294,64 @@ def test_a_survey_that_cannot_be_drawn_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="chart 'decay'"):
         page.write(survey(chapter(name="first"), empty), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+SCRIPTS = re.compile(r"<script( [^>]*)?>(.*?)</script>", flags=re.DOTALL)
+
+
+def test_of_all_surfaces_there_are_the_data_and_one_script_whose_hash_the_policy_allows():
+    html = page.render(survey(chapter(charts=(surface(), chart())), chapter(name="more", charts=(surface(),))))
+    *data, (kind, script) = SCRIPTS.findall(html)
+    assert [json.loads(text) for _, text in data] == [surfaces.view(surface())] * 2
+    assert {attribute for attribute, _ in data} == {' type="application/json"'}
+    assert kind == ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'\"" in html
+    assert not re.search("http|import|fetch|eval|innerHTML|src=", script)
+
+
+def test_without_a_surface_the_policy_allows_no_script(html):
+    assert "script" not in html
+
+
+def test_a_surface_is_seen_without_scripts_and_turned_with_them():
+    html = page.render(survey(chapter(charts=(surface(),))))
+    inside = html.split("<figure")[1].split("</figure>")[0]
+    reader = Reader(f"<figure{inside}</figure>")
+    tags = [tag for tag, _ in reader.elements]
+    assert tags.count("svg") == 2
+    (box,) = [attrs for tag, attrs in reader.elements if attrs.get("class") == "turn"]
+    assert "hidden" in box
+    (canvas,) = [attrs for tag, attrs in reader.elements if tag == "canvas"]
+    assert canvas["role"] == "img"
+    assert canvas["tabindex"] == "0"
+    for words in ("The loss has two valleys", "Horizontal axis: first direction", "Lowest", "trained"):
+        assert words in canvas["aria-label"]
+    assert canvas["aria-describedby"] in reader.values("id")
+    assert "arrow keys" in reader.text
+    (button,) = [attrs for tag, attrs in reader.elements if tag == "button"]
+    assert button["type"] == "button"
+    assert "The loss has two valleys" in button["aria-label"]
+    assert "The loss has two valleys. A plane through three minima." in reader.text
+
+
+def test_a_surface_has_its_numbers_below_it_and_its_files_beside_the_page(tmp_path):
+    paths = page.write(survey(chapter(charts=(surface(),))), tmp_path)
+    assert [path.name for path in paths.figures] == ["kernel-valleys.png", "kernel-valleys.svg"]
+    assert "The loss has two valleys" in paths.figures[1].read_text(encoding="utf-8")
+    text = Reader(paths.page.read_text(encoding="utf-8")).text
+    assert "first direction second direction loss lowest point of the grid 1 point" in text
+    assert "Some of the points, rounded; all points with all digits are in survey.json." in text
+    (drawn,) = json.loads(paths.data.read_text(encoding="utf-8"))["chapters"][0]["charts"]
+    assert drawn["z"]["values"] == surface().z.tolist()
+
+
+def test_hostile_words_of_a_surface_stay_words():
+    said = dict.fromkeys(("title", "x_label", "y_label", "z_label", "caption"), HOSTILE)
+    drawn = surface(**said, path=Trace([0, 1], [0, 1], HOSTILE), points=(Spot(0, 0, HOSTILE),))
+    html = page.render(survey(chapter(charts=(drawn,))))
+    tags = [tag for tag, _ in Reader(html).elements]
+    assert (tags.count("script"), tags.count("img"), tags.count("svg"), tags.count("style")) == (2, 0, 2, 1)
+    data = json.loads(SCRIPTS.findall(html)[0][1])
+    assert data["labels"] == [HOSTILE] * 3
+    assert data["points"][0]["label"] == HOSTILE

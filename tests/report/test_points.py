@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from report.samples import chart
-from widescape.core.chart import Series
-from widescape.report.points import LEAST, MAX_ROWS, MOST, points
+from report.samples import chart, surface
+from widescape.core.chart import Series, Spot, Trace
+from widescape.report.points import LEAST, MAX_ROWS, MOST, SIDE, points
 
 
 def test_a_short_series_is_there_point_by_point_with_its_interval():
@@ -60,3 +60,33 @@ def test_points_that_are_not_finite_are_no_hindrance():
     mixed = np.where(np.arange(40) % 2, np.inf, np.arange(40.0))
     (part,) = points(chart(series=(Series(mixed, mixed, "half"),), x_scale="log")).series
     assert 0 < len(part.rows) <= MOST
+
+
+def test_of_a_surface_the_lowest_and_the_highest_point_and_an_even_part_of_the_grid_are_there():
+    drawn = surface()
+    table = points(drawn)
+    assert table.columns == ("first direction", "second direction", "loss")
+    lowest, highest, grid, path, *spots = table.series
+    assert (lowest.label, lowest.span) == ("lowest point of the grid", "1 point")
+    assert lowest.rows[0][2] == drawn.z.min()
+    assert highest.rows[0][2] == drawn.z.max()
+    assert grid.span == f"{SIDE**2} of 1,271 points"
+    for x, y, z in (*grid.rows, *lowest.rows, *highest.rows):
+        assert z == drawn.z[np.flatnonzero(drawn.x == x)[0], np.flatnonzero(drawn.y == y)[0]]
+    assert {(x, y) for x in (-1, 1) for y in (-1.5, 1.5)} <= {row[:2] for row in grid.rows}
+    assert (path.label, path.span) == ("training", f"{MOST} of 40 points")
+    assert path.rows[0] == (drawn.path.x[0], drawn.path.y[0], None)
+    assert [spot.rows for spot in spots] == [((0.5, 0.5, None),), ((0.0, 0.0, 0.27),)]
+    assert sum(len(part.rows) for part in table.series) <= MAX_ROWS
+    assert not table.complete
+
+
+def test_a_small_surface_is_there_point_by_point():
+    z = [[1.0, np.inf], [3.0, 2.0]]
+    table = points(surface(x=[0, 1], y=[5, 6], z=z, path=Trace([0], [5], "p", [9]), points=(Spot(0, 5, "s"),)))
+    assert table.complete
+    assert table.series[0].rows == ((0, 5, 1),)
+    assert table.series[1].rows == ((1, 5, 3),)
+    assert table.series[2].rows == ((0, 5, 1), (0, 6, np.inf), (1, 5, 3), (1, 6, 2))
+    assert table.series[3].rows == ((0, 5, 9),)
+    assert table.series[4].rows == ((0, 5, None),)

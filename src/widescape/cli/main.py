@@ -12,6 +12,7 @@ import widescape
 from widescape.cli.common import Flag, Task, note, open_data
 from widescape.cli.datasets import data
 from widescape.cli.models import fit, kernel, predict
+from widescape.cli.studies import study
 
 DESCRIPTION = (
     "Point it at a network: how far is it from its infinite-width limit, "
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            {"survey": survey, "fit": fit, "predict": predict, "kernel": kernel, "data": data},
+            {"survey": survey, "fit": fit, "predict": predict, "kernel": kernel, "study": study, "data": data},
             prog="widescape",
             description=DESCRIPTION,
             args=args,

@@ -8,7 +8,6 @@ from widescape.core.chart import Chart, Marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
@@ -22,14 +21,11 @@ PAD = 3.0
 """Pixels around a label that shall stay free."""
 
 
-def place_labels(figure: "Figure", axes: "Axes", chart: Chart) -> None:
+def place_labels(axes: "Axes", chart: Chart) -> None:
     """Write the label of each marker beside its line, at the place that covers the fewest data.
 
-    Call it last: it settles the layout of the figure.
+    Call it last, when the layout of the figure is settled.
     """
-    figure.draw_without_rendering()
-    if not chart.markers:
-        return
     busy = _inked(axes, chart)
     taken: list[Bbox] = []
     for marker in chart.markers:

@@ -1,20 +1,23 @@
 """A survey as one HTML page that needs nothing else, with its data and figures beside it."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
 
-from widescape.core.chart import Chart
+from widescape.core.chart import Drawable, Surface
 from widescape.core.evidence import MEANING
 from widescape.core.files import plain, replacing
 from widescape.core.table import Table
-from widescape.report import figures, numbers
+from widescape.report import figures, numbers, style, surfaces
 from widescape.report.points import points
 
 if TYPE_CHECKING:
@@ -37,10 +40,12 @@ class Paths:
 
 
 def render(report: "SurveyReport") -> str:
-    """The survey as one HTML page: no network, no scripts, figures and style inside.
+    """The survey as one HTML page: no network, figures and style inside.
 
-    Each figure is there twice, the second one narrow for phones. The page links to the files that
-    `write` puts beside it.
+    Each figure is there twice, the second one narrow for phones. A surface is there once more, to be
+    turned by hand, by the one script of the page; without surfaces there is none, and a reader who
+    runs no scripts sees the map of the surface. The page links to the files that `write` puts beside
+    it.
 
     Raises:
         ValueError: a name is not fit for a file and a link, two are the same, or a chart cannot be
@@ -52,7 +57,25 @@ def render(report: "SurveyReport") -> str:
         for chapter in report.chapters
         for chart in chapter.charts
     }
-    return _environment().get_template("survey.html.j2").render(report=report, drawn=drawn, meanings=MEANING)
+    views = {
+        (chapter.name, chart.name): surfaces.view(chart)
+        for chapter in report.chapters
+        for chart in chapter.charts
+        if isinstance(chart, Surface)
+    }
+    script = (resources.files("widescape.report") / "templates" / "surface.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("survey.html.j2")
+        .render(
+            report=report,
+            drawn=drawn,
+            views=views,
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            meanings=MEANING,
+        )
+    )
 
 
 def write(report: "SurveyReport", folder: Path) -> Paths:
@@ -95,6 +118,7 @@ def _environment() -> jinja2.Environment:
         rows=numbers.rows,
         unbroken=numbers.unbroken,
         points=points,
+        described=figures.describe,
     )
     environment.tests["numeric_column"] = numbers.is_numeric_column
     return environment
@@ -109,21 +133,21 @@ def _drawings(report: "SurveyReport") -> Iterator[tuple[str, bytes]]:
             yield f"{stem}.svg", _standalone(chart)
 
 
-def _stem(chapter: "Chapter", chart: Chart) -> str:
+def _stem(chapter: "Chapter", chart: Drawable) -> str:
     """The name of the files of a chart, without the kind."""
     return f"{chapter.name}-{chart.name}"
 
 
-def _inside(stem: str, chart: Chart) -> dict[str, Markup]:
+def _inside(stem: str, chart: Drawable) -> dict[str, Markup]:
     """A chart for wide and for narrow screens; the caption says its title."""
-    sizes = {"wide": figures.SIZE, "narrow": figures.NARROW}
+    sizes = {"wide": style.SIZE, "narrow": style.NARROW}
     return {
         name: Markup(figures.svg(chart, titled=False, prefix=f"svg-{name}-{stem}", size=size))
         for name, size in sizes.items()
     }
 
 
-def _standalone(chart: Chart) -> bytes:
+def _standalone(chart: Drawable) -> bytes:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{figures.svg(chart)}\n'.encode()
 
 
@@ -142,7 +166,7 @@ def _check_names(report: "SurveyReport") -> None:
             )
 
 
-def _names(parts: Iterable[Chart | Table]) -> list[str]:
+def _names(parts: Iterable[Drawable | Table]) -> list[str]:
     return [part.name for part in parts]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from widescape.core.chart import Chart, Scale, Series
+from widescape.core.chart import Drawable, Scale, Series, Surface, Trace
 
 MAX_ROWS = 80
 """Rows of a table, as long as each series keeps `LEAST`."""
@@ -15,6 +15,9 @@ MOST = 20
 
 LEAST = 4
 """Rows that a series keeps in a chart of very many."""
+
+SIDE = 7
+"""Coordinates of either direction at which the heights of a surface are listed."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,16 @@ class Points:
         return all(len(part.rows) == part.total for part in self.series)
 
 
-def points(chart: Chart) -> Points:
+def points(chart: Drawable) -> Points:
     """The points of `chart` to at most a readable number of rows.
 
     A series with too many points keeps some, the first and the last among them: half of these are
-    evenly spaced in the order of the series, half along the horizontal axis as it is drawn.
+    evenly spaced in the order of the series, half along the horizontal axis as it is drawn. Of a
+    surface there are its lowest and its highest point, some on an even part of the grid, the corners
+    among them, and the points of its path.
     """
+    if isinstance(chart, Surface):
+        return _of_surface(chart)
     intervals = any(series.low is not None for series in chart.series)
     most = min(MOST, max(LEAST, MAX_ROWS // max(1, len(chart.series))))
     return Points(
@@ -72,6 +79,31 @@ def points(chart: Chart) -> Points:
             for series in chart.series
         ),
     )
+
+
+def _of_surface(surface: Surface) -> Points:
+    heights = np.where(np.isfinite(surface.z), surface.z, np.nan)
+    ends = {"lowest": np.nanargmin(heights), "highest": np.nanargmax(heights)}
+    found = {name: np.unravel_index(place, heights.shape) for name, place in ends.items()}
+    parts = [Rows(f"{name} point of the grid", (_height(surface, *place),), 1) for name, place in found.items()]
+    rows, columns = (np.unique(np.linspace(0, n - 1, min(n, SIDE)).astype(int)) for n in heights.shape)
+    grid = tuple(_height(surface, i, j) for i in rows for j in columns)
+    parts.append(Rows("grid", grid, heights.size))
+    if surface.path is not None:
+        parts.append(_of_path(surface.path))
+    parts += [Rows(spot.label, ((spot.x, spot.y, spot.z),), 1) for spot in surface.points]
+    return Points((surface.x_label, surface.y_label, surface.z_label), tuple(parts))
+
+
+def _height(surface: Surface, i: np.integer, j: np.integer) -> tuple[float, float, float]:
+    return float(surface.x[i]), float(surface.y[j]), float(surface.z[i, j])
+
+
+def _of_path(path: Trace) -> Rows:
+    """Some points of a path, evenly spaced in its order; it has no height of its own where it lies on the surface."""
+    chosen = np.unique(np.linspace(0, path.x.size - 1, min(path.x.size, MOST)).astype(int))
+    rows = ((float(path.x[k]), float(path.y[k]), None if path.z is None else float(path.z[k])) for k in chosen)
+    return Rows(path.label, tuple(rows), path.x.size)
 
 
 def _rows(series: Series, scale: Scale, most: int, intervals: bool) -> Iterator[tuple[float | None, ...]]:

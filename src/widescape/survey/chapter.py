@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from widescape.arch.base import Layer
-from widescape.core.chart import Chart
+from widescape.core.chart import Drawable
 from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.curvature import System
@@ -65,7 +65,7 @@ class Chapter:
     sentences: tuple[str, ...]
     sizing: str
     results: Mapping[str, Result]
-    charts: tuple[Chart, ...]
+    charts: tuple[Drawable, ...]
     tables: tuple[Table, ...]
     seconds: float
     budget: float | None

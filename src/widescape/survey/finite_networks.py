@@ -334,7 +334,7 @@ def _cut(context: Context, system: System) -> tuple[System, tuple[object, object
     tested = held if context.budget is None else min(held, _MOST_HELD_OUT)
     order = np.sort(np.random.default_rng((context.seed, 1)).permutation(n)[:count])
     x, y = jax.tree.map(lambda leaf: leaf[order], system.x), np.asarray(system.y)[order]
-    own = System(system.f, system.params, x, y, loss=system.loss, reduction=system.reduction)
+    own = system.on(x, y)
     points = (jax.tree.map(lambda leaf: leaf[:tested], x_test), np.asarray(y_test)[:tested])
     text = f"Trained on {count:,} of {n:,} examples, compared on {tested:,} of {held:,} held-out ones"
     return own, points, text + ("; --full uses all." if context.budget is not None else ".")

@@ -1,21 +1,27 @@
 """Running the chapters one after the other."""
 
-import platform
-import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from widescape import data as _data
 from widescape.core import checks
 from widescape.core.errors import DataError, NonGaussianInputError, NotTractableError
+from widescape.core.provenance import environment
 from widescape.curvature import System
-from widescape.survey import finite_networks, infinite_limit
+from widescape.survey import finite_networks, infinite_limit, loss_landscape
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, SurveyReport
 from widescape.survey.subject import of_dataset, of_system
 
-CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (infinite_limit.chapter, finite_networks.chapter)
-TITLES: dict[Any, str] = {infinite_limit.chapter: infinite_limit.TITLE, finite_networks.chapter: finite_networks.TITLE}
+CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (
+    infinite_limit.chapter,
+    finite_networks.chapter,
+    loss_landscape.chapter,
+)
+TITLES: dict[Any, str] = {
+    infinite_limit.chapter: infinite_limit.TITLE,
+    finite_networks.chapter: finite_networks.TITLE,
+    loss_landscape.chapter: loss_landscape.TITLE,
+}
 SECONDS_PER_CHAPTER = 25.0
 
 
@@ -92,16 +98,10 @@ def survey(
 
 
 def _provenance(seed: int, full: bool, command: str) -> dict[str, str]:
-    packages = {}
-    for name in ("widescape", "jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "matplotlib"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
+    packages = ("widescape", "jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "matplotlib")
     return {
         "seed": str(seed),
         "budget": "none (--full)" if full else f"{SECONDS_PER_CHAPTER:.0f} s per chapter",
         "command": command,
-        "python": f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}",
-        **packages,
+        **environment(*packages),
     }

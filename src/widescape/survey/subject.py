@@ -105,9 +105,8 @@ def of_system(system: System, test: tuple[Any, Any] | None, seed: int, name: str
         checked = System(system.f, system.params, *test, loss=system.loss, reduction=system.reduction)
     except (TypeError, ValueError) as error:
         raise DataError(f"the test set does not fit the system: {error}") from error
-    own = System(system.f, system.params, x, y, loss=system.loss, reduction=system.reduction)
-    layer = getattr(system.f, "__self__", None)
-    net = layer if isinstance(layer, arch.Layer) and getattr(system.f, "__name__", "") == "apply" else None
+    own = system.on(x, y)
+    net = arch.network_of(system.f)
     loss = system.loss if isinstance(system.loss, str) else getattr(system.loss, "__name__", "a loss of its own")
     return Subject(
         net=net,
