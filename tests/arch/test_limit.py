@@ -178,6 +178,7 @@ def test_kernels_are_invariant_under_rotations(net, rng, measured):
     measured("1e-11 relative")
 
 
+@pytest.mark.slow
 @pytest.mark.claim("lee2020finite/I18")
 @pytest.mark.claim("lee2020finite/P2")
 @pytest.mark.parametrize("activation", [arch.Relu(), arch.Erf(), arch.Gelu(), arch.Abs(), arch.Rbf(), arch.Tanh()])
@@ -192,6 +193,7 @@ def test_gradients_in_inputs_are_finite_at_coincident_opposite_and_zero_inputs(a
         assert np.isfinite(jax.jit(jax.jacobian(totals))(jnp.asarray(x))).all()
 
 
+@pytest.mark.slow
 def test_gradients_in_inputs_and_scales_match_finite_differences():
     x, other = np.random.default_rng(0).normal(size=(2, 3, 4))
     step = 1e-6

@@ -247,6 +247,7 @@ def normalized(p: Any, x: Any) -> Any:
     return jnp.tanh(h * p[2][None]) @ p[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", OUTPUTS)
 def test_functions_that_mix_examples_are_differentiated_as_whole_batches(outputs: Any, rng: Any) -> None:
     params = [rng.normal(size=(3, 8)), rng.normal(size=(8, 2)), rng.normal(size=8)]
@@ -269,6 +270,7 @@ def test_inputs_may_be_trees() -> None:
     np.testing.assert_allclose(kernel, kernels.empirical_ntk(f, w, x, outputs="full", method="jacobian"), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_ntk_vector_products_are_products_with_the_full_kernel(rng: np.random.Generator) -> None:
     for f, params, shape in (mlp(), resnet()):
         x1, x2 = batch(shape, 5, 20), batch(shape, 3, 21)

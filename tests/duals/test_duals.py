@@ -113,6 +113,7 @@ def test_numerical_duals_agree_with_independent_quadrature_within_their_error(na
     assert dual.tdot == pytest.approx(oracles.gaussian_pair_mean(slope, slope, *pair, kinks), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_polar_quadrature_handles_jumps_of_the_derivative_away_from_zero():
     phi = lambda x: np.maximum(x - 0.5, 0) + 0.3 * x  # noqa: E731
     slope = lambda x: (x > 0.5) + 0.3  # noqa: E731

@@ -250,6 +250,7 @@ def test_a_grid_search_computes_each_pair_of_examples_about_once(digits):
     assert search.best_params_ == alone.best_params_
 
 
+@pytest.mark.slow
 def test_remembered_kernels_are_those_computed_afresh(rng):
     x = rng.normal(size=(30, 5))
     cache = KernelCache()

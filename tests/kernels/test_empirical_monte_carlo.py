@@ -16,6 +16,7 @@ def x() -> np.ndarray:
     return np.random.default_rng(7).normal(size=(4, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.claim("lee2020finite/A7")
 def test_the_mean_over_wide_networks_is_the_limit(x: np.ndarray, measured) -> None:
     limit = NET.kernel(x)
@@ -30,6 +31,7 @@ def test_the_mean_over_wide_networks_is_the_limit(x: np.ndarray, measured) -> No
     measured(f"largest deviation {worst:.1f} standard errors")
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_that_of_independent_draws(x: np.ndarray) -> None:
     key = jax.random.key(1)
     sampled = kernels.monte_carlo(NET, key, 6, x, get="ntk", width=16)

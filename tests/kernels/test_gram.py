@@ -25,6 +25,7 @@ def with_duplicates(rng) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.claim("lee2020finite/I15-tile")
 @pytest.mark.parametrize("net", [NET, arch.fc(depth=2, width=8, n_out=1, activation=arch.Abs(), w_std=1.2)])
 def test_the_result_does_not_depend_on_the_tile_size(net, rng, measured):

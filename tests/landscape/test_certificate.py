@@ -20,6 +20,7 @@ from widescape.curvature import System
 from widescape.curvature.spectrum import tangent_kernel
 from widescape.landscape.certificate import CertificateStatus, certify_pl_star, two_layer_hessian_bound
 from widescape.landscape.first_step import check_certificate
+from widescape.landscape.norm_propagation import network_bound
 from widescape.landscape.pl import pl_ratio
 from widescape.landscape.prediction import compare_gd_rate
 
@@ -537,7 +538,8 @@ def test_the_two_layer_bound_is_attained_by_one_point():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ((np.eye(2), np.ones(2), -0.1, 4), "sup_d2"),
+        ((np.eye(2), np.ones(4), -0.1, 4), "sup_d2"),
+        ((np.eye(2), np.ones(3), 0.5, 4), "one output weight a neuron"),
         ((np.eye(2), np.array([np.inf]), 0.5, 4), "a"),
         ((np.eye(2), np.ones(2), 0.5, 0), "m"),
     ],
@@ -545,3 +547,77 @@ def test_the_two_layer_bound_is_attained_by_one_point():
 def test_the_two_layer_bound_refuses_what_is_no_network(arguments, match):
     with pytest.raises(ValueError, match=match):
         two_layer_hessian_bound(*arguments)
+
+
+# What a certificate must not be talked into.
+
+
+def test_a_stopped_gradient_that_is_not_the_change_of_the_values_is_refused():
+    def straight_through(w, x):
+        return x @ (w + jax.lax.stop_gradient(jnp.round(w) - w))
+
+    system = System(straight_through, np.array([0.2, 0.3]), np.eye(2), np.array([0.9, 0.6]))
+    with pytest.raises(NotCertifiable, match="not the change of its values"):
+        certify_pl_star(system, hessian_bound=0.0)
+
+
+def test_frozen_layers_stop_gradients_and_are_certified_nevertheless():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    net = Sequential(Dense(64), Tanh(), Frozen(Dense(1)))
+    params = net.init(jax.random.key(0), (4,), dtype="float64")
+    system = System(net.apply, params, x, np.asarray(net.apply(params, x)) + 1e-4)
+    assert certify_pl_star(system).certified
+
+
+def test_a_solution_is_not_certified_for_rates_at_which_descent_diverges():
+    system = System(lambda w, x: x @ w, np.ones(2), np.eye(2), np.ones(2))
+    assert certify_pl_star(system, hessian_bound=0.0, lr=1.5).certified
+    found = certify_pl_star(system, hessian_bound=0.0, lr=100.0)
+    assert not found.certified
+    assert found.status is CertificateStatus.STEP
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0])
+def test_a_bound_that_is_no_bound_is_refused(value):
+    with pytest.raises(ValueError, match="hessian_bound"):
+        certify_pl_star(linear(), hessian_bound=lambda radius: value)
+
+
+def test_a_network_bound_is_tied_to_its_parameters_inputs_and_reduction():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    net = Sequential(Dense(64), Tanh(), Dense(1))
+    params, other = (net.init(jax.random.key(i), (4,), dtype="float64") for i in (0, 1))
+    system = System(net.apply, params, x, np.zeros((3, 1)))
+    own = network_bound(net, params, x)
+    assert certify_pl_star(system, hessian_bound=own).h == certify_pl_star(system).h
+    for wrong in (
+        network_bound(net, other, x),
+        network_bound(net, params, x + 1),
+        network_bound(net, params, x, reduction="mean"),
+    ):
+        with pytest.raises(ValueError, match="made with"):
+            certify_pl_star(system, hessian_bound=wrong)
+
+
+def test_a_searched_curvature_certifies_nothing_as_proved():
+    x = np.random.default_rng(0).normal(size=(2, 4))
+    params = np.random.default_rng(1).normal(size=(4, 50))
+    system = System(lambda w, x: jnp.tanh(x @ w).sum(axis=1) / 50**0.5, params, x)
+    near = System(system.f, params, x, system.F() + 1e-3)
+    found = certify_pl_star(near)
+    assert found.certified
+    assert not found.rigorous
+    assert found.status is CertificateStatus.SAMPLED
+    assert {found.evidence(name).kind for name in ("certified", "mu", "radius", "rate", "h")} == {"sampled"}
+    report = compare_gd_rate(near, found.lr_max, 5, certificate=found)
+    assert report.evidence("bound").kind == report.evidence("bound_loss").kind == "sampled"
+
+
+def test_an_ill_conditioned_kernel_is_not_computed_twice_where_its_jacobian_is_large(monkeypatch):
+    matrix = np.diag([1.0, 1e-5])
+    system = System(lambda w, x: x @ w, np.zeros(2), matrix, np.ones(2))
+    fine = certify_pl_star(system, hessian_bound=0.0).lambda_min0
+    assert fine == pytest.approx(1e-10, rel=1e-9)
+    monkeypatch.setattr("widescape.landscape.certificate.SVD_ENTRIES", 1)
+    coarse = certify_pl_star(system, hessian_bound=0.0).lambda_min0
+    assert 0 < coarse < fine

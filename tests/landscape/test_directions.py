@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from widescape.arch import Dense, Sequential
 from widescape.core.errors import DtypeError, ShapeError
 from widescape.curvature import System
 from widescape.curvature.krylov import TopEigsStatus
@@ -316,3 +317,13 @@ def test_results_print_draw_and_save(rng, tmp_path):
     assert f"{seen.explained:.1%}" in seen.charts()[0].caption
     assert ProjectedTrajectory.load(seen.save(tmp_path / "seen.zip")) == seen
     assert np.asarray(seen, dtype=np.float32).dtype == np.float32
+
+
+def test_a_network_of_ours_has_its_neurons_in_columns():
+    net = Sequential(Dense(6), Dense(2))
+    params = net.init(jax.random.key(0), (3,), dtype="float64")
+    system = System(net.apply, params, np.ones((2, 3)))
+    for found, given in zip(jax.tree.leaves(random_direction(system)), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(np.linalg.norm(found, axis=0), np.linalg.norm(given, axis=0), rtol=1e-12)
+    rows = jax.tree.leaves(random_direction(params))
+    np.testing.assert_allclose(np.linalg.norm(rows[0], axis=1), np.linalg.norm(params[0]["w"], axis=1), rtol=1e-12)

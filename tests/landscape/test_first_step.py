@@ -98,7 +98,7 @@ def test_a_singular_point_is_passed_over():
 def test_a_wrong_curvature_bound_is_found_out():
     points = np.array([[3.0, 1.0], [2.3, 0.5]])
     honest = first_certified_step(hyperbola(), points, hessian_bound=1.0)
-    assert (honest.status, honest.step) == (FirstStepStatus.OK, 1)
+    assert (honest.status, honest.step) == (FirstStepStatus.UNCHECKED, 1)  # it is the last point
     wrong = first_certified_step(hyperbola(), points, hessian_bound=0.01)
     assert (wrong.status, wrong.step, wrong.num_inside) == (FirstStepStatus.BROKEN, 0, 1)
     assert wrong.min_eigenvalue == pytest.approx(2.3**2 + 0.5**2, rel=1e-9)
@@ -108,7 +108,7 @@ def test_a_wrong_curvature_bound_is_found_out():
 def test_points_outside_the_ball_break_no_promise():
     points = np.array([[1.0, 1.01], [0.1, 0.1]])
     found = first_certified_step(hyperbola(), points, hessian_bound=1.0)
-    assert found.status is FirstStepStatus.OK
+    assert found.status is FirstStepStatus.UNCHECKED
     assert (found.num_later, found.num_inside) == (1, 0)
     assert found.max_distance == pytest.approx(np.linalg.norm(points[1] - points[0]), rel=1e-12)
     assert found.min_eigenvalue == pytest.approx(1.0 + 1.01**2, rel=1e-9)
@@ -228,7 +228,21 @@ def test_a_check_starts_at_the_point_that_it_is_given():
     point = np.array([2.0, 0.4])
     certificate = certify_pl_star(system, point, hessian_bound=1.0)
     assert checked(system, certificate, params=point).holds
-    assert not checked(system, certificate).holds
+    with pytest.raises(ValueError, match="give that point"):
+        checked(system, certificate)
+
+
+def test_a_bound_around_one_point_is_refused_for_a_run():
+    with pytest.raises(ValueError, match="per_point"):
+        first_certified_step(hyperbola(), np.array([[1.0, 1.01], [0.1, 0.1]]), hessian_bound=lambda radius: 1.0)
+
+
+def test_a_solution_is_certified_and_its_check_holds_though_all_is_rounding():
+    system = hyperbola()
+    point = np.array([2.0, float(np.asarray(system.y)[0]) / 2.0])
+    certificate = certify_pl_star(system, point, hessian_bound=1.0)
+    assert certificate.certified
+    assert checked(system, certificate, params=point).holds
 
 
 def test_a_certificate_at_a_given_rate_is_checked_at_that_rate():

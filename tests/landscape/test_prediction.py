@@ -356,3 +356,24 @@ def test_the_factor_of_batches_is_attained_by_equal_examples_and_the_step_is_the
     step = sgd_step_size(n, c, n * c, n * c, 1)
     assert step.lr * c == pytest.approx(1.0)
     assert step.rate == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_quadrature_says_where_it_is_exact_and_not_that_a_rate_is_stable():
+    found = predict_gd(random_linear(), 0.01, 9, mode="lanczos", k=2)
+    assert found.exact_until == 1
+    assert found.evidence("loss").kind == "sampled"
+    assert found.stable is None
+    assert predict_gd(random_linear(), 1e3, 1, mode="lanczos", k=2).stable is False
+    assert predict_gd(random_linear(), 0.01, 9).evidence("loss").kind == "exact"
+
+
+def test_a_certificate_of_another_point_bounds_nothing():
+    system = random_linear()
+    certificate = certify_pl_star(system, hessian_bound=0.0)
+    with pytest.raises(ValueError, match="give that point"):
+        predict_gd(system, certificate.lr_max, 3, mode="bound", params=system.flat + 1.0, certificate=certificate)
+
+
+def random_linear():
+    draws = np.random.default_rng(3)
+    return System(lambda w, x: x @ w, np.zeros(6), draws.normal(size=(5, 6)), draws.normal(size=5))

@@ -131,6 +131,7 @@ def test_each_figure_has_its_numbers_below_it(html):
     assert "Lines across" not in text
 
 
+@pytest.mark.slow
 def test_every_link_to_a_file_leads_to_one_that_is_written_beside_the_page(tmp_path):
     paths = page.write(large(), tmp_path)
     reader = Reader(paths.page.read_text(encoding="utf-8"))

@@ -67,6 +67,7 @@ def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
     assert report.provenance["network"] == repr(net)
 
 
+@pytest.mark.slow
 def test_a_network_without_a_limit_leaves_out_what_needs_one(quick: None) -> None:
     net = arch.fc(1, 8, 3, activation=arch.Gelu(), param="standard")
     report = survey.survey(labeled_system(net))
@@ -101,6 +102,7 @@ def test_numbers_under_square_loss_are_regressed_and_soft_labels_of_a_plain_func
     assert "layers of the network" in report.left_out["The infinite-width limit"]
 
 
+@pytest.mark.slow
 def test_a_regression_is_scored_as_by_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     diabetes = data.load("diabetes")
     monkeypatch.setattr(survey_run, "CHAPTERS", (survey_run.CHAPTERS[0],))
@@ -142,6 +144,7 @@ def test_a_verdict_without_explained_variance_says_so(monkeypatch: pytest.Monkey
     assert ("no better than their mean" in report.chapters[0].verdict) == (max(scores) <= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["npz", "csv", "zip"])
 def test_a_file_of_the_user_is_surveyed_by_the_command(
     form: str, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -235,6 +238,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.py"
 
 
+@pytest.mark.slow
 def test_a_model_in_a_file_is_surveyed_by_the_command(model: Path, tmp_path: Path, quick: None, capsys: Any) -> None:
     code = main(["survey", "--model", f"{model}:make_system", "--out", str(tmp_path / "out"), "--seed", "2"])
     printed = capsys.readouterr()

@@ -20,6 +20,7 @@ def sets() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return r.normal(size=(12, 4)), r.normal(size=(12, 1)), r.normal(size=(5, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"linearize": True}, {"center": True}, {"batch_size": 5}])
 def test_a_member_is_the_run_of_its_own_key(options: dict[str, Any], sets: Any) -> None:
     x, y, x_test = sets
@@ -46,6 +47,7 @@ def test_a_member_is_the_run_of_its_own_key(options: dict[str, Any], sets: Any) 
     np.testing.assert_allclose(run.stderr, run.outputs.std(0, ddof=1) / 3**0.5)
 
 
+@pytest.mark.slow
 def test_groups_do_not_change_the_members(sets: Any) -> None:
     x, y, x_test = sets
     options = {"x_test": x_test, "drift_examples": 3, "penalty": train.Penalty(0.01, to_start=True)}

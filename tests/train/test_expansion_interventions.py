@@ -44,6 +44,7 @@ def test_the_tangent_kernel_of_a_linearized_network_is_constant(
     measured(f"{method}: {worst:.0e}")
 
 
+@pytest.mark.slow
 def test_the_expansion_is_tangent_to_the_network_at_each_order(params: Any, x: np.ndarray) -> None:
     with jax.enable_x64(True):
         errors = []

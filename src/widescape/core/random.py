@@ -31,7 +31,8 @@ def named_generator(key: jax.Array | None, *names: str | int) -> np.random.Gener
     For vectors that a program draws one by one in NumPy: nothing is compiled, and double precision needs no scope.
 
     Example:
-        >>> named_generator(None, "start").integers(10) == named_generator(jax.random.key(0), "start").integers(10)
+        >>> one, other = named_generator(None, "start"), named_generator(jax.random.key(0), "start")
+        >>> int(one.integers(100)) == int(other.integers(100))
         True
     """
     root = jax.random.key(0) if key is None else key

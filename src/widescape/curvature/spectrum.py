@@ -26,12 +26,15 @@ from widescape.curvature.tangent import prepare
 
 SpectrumMethod = Literal["auto", "svd", "dense", "lanczos", "lobpcg"]
 _EPS = float(np.finfo(np.float64).eps)
-_SVD_ENTRIES = 2e7  # of the Jacobian, up to which its singular values take seconds
+SVD_ENTRIES = 2e7  # of the Jacobian, up to which its singular values take seconds
 _DENSE_ORDER = 10_000  # up to which the kernel's eigenvalues take minutes and 1.6 GB
 _STEPS = 100
 
-_ROUNDED = certified("float64, off by at most 4 N eps trace(K)")
-_LOWER = certified("lam_min, or its root as a singular value, less 4 N eps times trace(K), or the root of lam_max")
+_ROUNDED = certified("of the kernel as computed in float64, off by at most 4 N eps trace(K)")
+_LOWER = certified(
+    "of the kernel or Jacobian as computed in float64: less 4 N eps trace(K), or as a singular value less 4 N eps |J|"
+)
+_QUOTIENT = Evidence("exact", note="quotient of eigenvalues that are rounded; infinite where the smallest is not > 0")
 _UNCERTIFIED = Evidence("exact", note="of the Jacobian as the function computes it, in lower precision")
 _FROM_ABOVE = bound("upper", "smallest Ritz value of a Krylov space")
 _FROM_BELOW = bound("lower", "largest Ritz value of a Krylov space")
@@ -52,7 +55,7 @@ class KernelSpectrum(Result):
     source = "liu2020loss"
     lam_min: float = quantity(_ROUNDED, "smallest eigenvalue of K")
     lam_max: float = quantity(_ROUNDED, "largest eigenvalue of K")
-    kappa: float = quantity(_ROUNDED, "lam_max / lam_min; infinite if lam_min <= 0")
+    kappa: float = quantity(_QUOTIENT, "lam_max / lam_min; infinite if lam_min <= 0")
     certified: bool = quantity(EXACT, "whether lam_min_lower is certified")
     lam_min_lower: float | None = quantity(_LOWER, "lower bound of the smallest eigenvalue", default=None)
     order: int = quantity(EXACT, "N, residuals")
@@ -89,7 +92,9 @@ class KrylovSpectrum(KernelSpectrum):
 
     lam_min: float = quantity(_FROM_ABOVE, "smallest Ritz value of K")
     lam_max: float = quantity(_FROM_BELOW, "largest Ritz value of K")
-    kappa: float = quantity(bound("lower", "both Ritz values lie inside the spectrum"), "lam_max / lam_min")
+    kappa: float = quantity(
+        bound("lower", "both Ritz values lie inside the spectrum"), "lam_max / lam_min, lam_min at least N eps lam_max"
+    )
     ritz: np.ndarray = quantity(Evidence("exact", note="of the Krylov space"), "Ritz values, largest first, (k,)")
     resid: np.ndarray = quantity(EXACT, "norm of K v - theta v of each; an eigenvalue lies that close, (k,)")
 
@@ -225,7 +230,7 @@ def kernel_spectrum(
     point = double.vector(params)
     order, num_params = double.num_residuals, double.num_params
     if method == "auto":
-        method = "svd" if order * num_params <= _SVD_ENTRIES else "dense" if order <= _DENSE_ORDER else "lanczos"
+        method = "svd" if order * num_params <= SVD_ENTRIES else "dense" if order <= _DENSE_ORDER else "lanczos"
     if num_params < order:
         warnings.warn(
             f"there are {num_params:,} parameters for {order:,} residuals, so the smallest eigenvalue is 0.",
@@ -239,6 +244,13 @@ def kernel_spectrum(
     else:
         values, lower = _by_eigenvalues(tangent_kernel(double, point, budget_gb=budget_gb, progress=progress))
     return _dense_result(double, values, lower, method)
+
+
+def extreme_eigenvalues(kernel: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest eigenvalue of a symmetric matrix, in float64."""
+    with threads_for(len(kernel)):
+        values = linalg.eigvalsh(kernel, check_finite=False)
+    return float(values[0]), float(values[-1])
 
 
 def certify_lambda_min(K: Any, mu: float) -> Certified:  # noqa: N803
@@ -354,7 +366,7 @@ def _krylov(system: System, point: np.ndarray, method: str, k: int | None, key: 
     smallest, largest = float(ritz[-1]), float(ritz[0])
     if not np.isfinite(ritz).all():
         raise NonFiniteError("products with the kernel overflow; scale the parameters or the data.")
-    kappa = largest / smallest if smallest > 0 else float("inf")
+    kappa = largest / max(smallest, order * _EPS * largest) if largest > 0 else 1.0
     _lost_to_lower_floats(system, kappa)  # for its warning: nothing is certified here anyway
     return KrylovSpectrum(
         lam_min=smallest,

@@ -75,15 +75,18 @@ def trace(
         return TraceEstimate(
             value=value, stderr=0.0, num_products=product.count, method="exact", stands={"value": _SUMMED}
         )
-    known, probes = 0.0, random_signs(generator, budget, dim)
+    known, count, basis = 0.0, budget, np.zeros((0, dim))
     if method == "hutch++":
         third = budget // 3
-        sketch = np.stack([product(row) for row in probes[:third]], axis=1)
+        sketch = np.stack([product(random_signs(generator, 1, dim)[0]) for _ in range(third)], axis=1)
         basis = np.linalg.qr(sketch)[0].T
         known = float(sum(row @ product(row) for row in basis))
-        probes = probes[2 * third :]
-        probes = probes - (probes @ basis.T) @ basis
-    samples = np.array([row @ product(row) for row in probes])
+        count = budget - 2 * third
+    samples = np.empty(count)
+    for i in range(count):  # one probe at a time: with a million parameters all of them would be large
+        probe = random_signs(generator, 1, dim)[0]
+        probe -= (basis @ probe) @ basis
+        samples[i] = probe @ product(probe)
     return TraceEstimate(
         value=known + float(samples.mean()),
         stderr=standard_error(samples),

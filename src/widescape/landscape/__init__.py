@@ -1,6 +1,7 @@
 """Loss landscapes: certificates of convergence, predicted rates, curvature bounds, surfaces, edges of stability."""
 
 from widescape.core.errors import NotCertifiable
+from widescape.curvature import lanczos
 from widescape.landscape.ball import BallEstimate, pl_on_ball
 from widescape.landscape.catapult import CatapultRun, catapult_uv
 from widescape.landscape.certificate import Certificate, CertificateStatus, certify_pl_star, two_layer_hessian_bound
@@ -44,6 +45,8 @@ from widescape.landscape.surfaces import LossSurface, Profile, surface_1d, surfa
 from widescape.landscape.two_layer_relu import TwoLayerReLU, TwoLayerRun, train_two_layer
 from widescape.landscape.width import WidthReport, width_scaling
 
+empirical_gram = empirical_relu_gram  # its short name
+
 __all__ = [
     "BallEstimate",
     "CatapultRun",
@@ -82,6 +85,7 @@ __all__ = [
     "check_certificate",
     "compare_gd_rate",
     "du_width_bound",
+    "empirical_gram",
     "empirical_relu_gram",
     "first_certified_step",
     "gauss_length",
@@ -89,6 +93,7 @@ __all__ = [
     "hessian_directions",
     "hessian_norm",
     "interpolate",
+    "lanczos",
     "layerwise_kernel",
     "linearity_gap",
     "mli_report",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widescape.arch import network_of
 from widescape.core import checks
 from widescape.core.chart import Chart, Series
 from widescape.core.errors import ShapeError
@@ -87,9 +88,9 @@ class ProjectedTrajectory(Result):
 def random_direction(
     params: Any,
     norm: Norm | None = "filter",
-    *,
-    filter_axis: FilterAxis = 0,
+    filter_axis: FilterAxis | None = None,
     ignore_1d: bool = True,
+    *,
     key: jax.Array | None = None,
 ) -> Any:
     """A Gaussian direction, each part of which is scaled to the length of the parameters that it belongs to.
@@ -104,7 +105,7 @@ def random_direction(
         norm: what is scaled.
         filter_axis: the axis that counts neurons or channels of the output. 0 is that of PyTorch's arrays; weights
             (fan_in, fan_out), as those of `widescape.arch`, need -1. A function gets the path of an array and the
-            array, so that each may have its own.
+            array, so that each may have its own. None is -1 for a `System` of such a network, and else 0.
         ignore_1d: arrays with fewer than two axes (biases, normalization) get direction 0, whatever `norm`. Otherwise
             each of their entries is a filter.
         key: of the draw; `jax.random.key(0)` if None. The same key draws the same Gaussian numbers for any `norm`.
@@ -126,6 +127,8 @@ def random_direction(
     if norm is not None:
         checks.choice(norm, "norm", Norm)
     tree = params.params if isinstance(params, System) else params
+    if filter_axis is None:
+        filter_axis = -1 if isinstance(params, System) and network_of(params.f) is not None else 0
     found, structure = jax.tree_util.tree_flatten_with_path(tree)
     weights = {jax.tree_util.keystr(path): leaf for path, leaf in found}
     arrays = {path: _finite(leaf, f"params{path}") for path, leaf in weights.items()}

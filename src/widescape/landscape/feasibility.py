@@ -35,10 +35,20 @@ class Problem:
     radius: Radius = "tight"
 
     def beta(self, radius: float) -> float:
-        return float(self.curvature(radius)) if callable(self.curvature) else float(self.curvature)
+        """The bound on one ball.
+
+        Raises:
+            ValueError: a function of the caller's returned a negative number, or NaN.
+        """
+        if not callable(self.curvature):
+            return float(self.curvature)
+        value = float(self.curvature(radius))
+        if not value >= 0:  # infinite is a bound too, of balls that reach too far
+            raise ValueError(f"`hessian_bound` returned {value} at radius {radius:.4g}; it must be a number >= 0.")
+        return value
 
     def smoothness(self, lost: float, beta: float) -> float:
-        """Bound of the loss's second derivative where sigma_max(J) has grown by `lost`."""
+        """Bound of the loss's Hessian where sigma_max(J) has grown by `lost` and the residual by nothing."""
         return (self.lam_max**0.5 + lost) ** 2 + beta * self.residual
 
     def factor(self, smoothness: float) -> float:
@@ -88,7 +98,9 @@ def solve(problem: Problem) -> Solution:
     """The smallest R with c |r_0| <= R (sqrt(lam_min) - R beta(R)); see `widescape.landscape.certify_pl_star`."""
     root, least = problem.lam_min**0.5, problem.least
     if least == 0:
-        return Solution(0.0, 0.0, problem.lam_min, problem.smoothness(0.0, problem.beta(0.0)), problem.beta(0.0))
+        smoothness = problem.smoothness(0.0, problem.beta(0.0))
+        stays = problem.factor(smoothness) < float("inf")
+        return Solution(0.0, 0.0 if stays else None, problem.lam_min, smoothness, problem.beta(0.0))
     last = _last_radius(problem, root, least)
     h, best = problem.constant_h, root / (2 * problem.beta(0.0)) if problem.beta(0.0) > 0 else last
     if h is None:

@@ -5,29 +5,29 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import linalg
 
 from widescape.core import checks
-from widescape.core.blas import threads_for
 from widescape.core.chart import Chart, Marker, Series
-from widescape.core.evidence import EXACT
+from widescape.core.evidence import EXACT, certified
 from widescape.core.progress import track
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
 from widescape.curvature import System
-from widescape.curvature.spectrum import kernel_function
+from widescape.curvature.spectrum import extreme_eigenvalues, kernel_function
 from widescape.landscape.certificate import Certificate, HessianBound, certify_pl_star
 from widescape.landscape.descent import gradient_descent
 from widescape.landscape.sequence import points_of
 
 _ROUNDING = 1e-9  # relative, by which a measured loss, distance or eigenvalue may miss its bound
+_EPS = float(np.finfo(np.float64).eps)
 _FLOOR = 1e-18  # share of the first loss below which a loss is rounding
 
 
 class FirstStepStatus(Status):
     """What the search for a certified step found."""
 
-    OK = "A step of the run is certified, and the rest of the run kept to the certificate."
+    OK = "A step of the run is certified, and the later points inside the ball keep to the certificate."
+    UNCHECKED = "A step of the run is certified; no later point lies inside the ball, so nothing was held against it."
     NEVER = "No point of the run is certified; the last one says how far it is."
     BROKEN = (
         "A step is certified, but a later point inside the ball broke a promise: a bug, or a wrong curvature bound."
@@ -45,10 +45,12 @@ class FirstCertifiedStep(Result):
 
     source = "liu2020loss"
     status: FirstStepStatus = quantity(EXACT, "what was found")
-    step: int | None = quantity(EXACT, "the first certified step; None if there is none")
+    step: int | None = quantity(EXACT, "the first certified step among those looked at; None if there is none")
     certificate: Certificate = quantity(EXACT, "of that step, or of the last one")
     steps: np.ndarray = quantity(EXACT, "steps that were looked at (S,)")
-    h: np.ndarray = quantity(EXACT, "h at each: certified up to 1 (S,)")
+    h: np.ndarray = quantity(
+        certified("as the certificate of each point"), "h at each: certified up to 1, or 2 at a small given lr (S,)"
+    )
     loss: np.ndarray = quantity(EXACT, "loss at each (S,)")
     loss_share: float | None = quantity(EXACT, "loss at the certified step over the loss at the first point")
     num_later: int = quantity(EXACT, "later points that were held against the certificate")
@@ -59,7 +61,7 @@ class FirstCertifiedStep(Result):
     def charts(self) -> tuple[Chart, ...]:
         """How far each step is from being certified."""
         shown = np.isfinite(self.h) & (self.h > 0)
-        markers = [Marker(1.0, "certified below")]
+        markers = [Marker(1.0, "certified below")] if self.certificate.lr is None else []
         if self.step is not None:
             markers.append(Marker(float(self.step), f"step {self.step:,}", axis="x"))
         return (
@@ -136,8 +138,10 @@ def first_certified_step(
         params_seq: points (S, p), a list of parameters, or a run that kept snapshots (`gradient_descent`,
             `widescape.train.fit` with `keep_every`).
         steps: the steps of the points (S,); None for those of a run, or 0, 1, 2, ...
-        hessian_bound: as for `certify_pl_star`.
-        per_point: `hessian_bound` is a function of the flat parameters that returns the bound around them.
+        hessian_bound: a number that holds around every point, or with `per_point` a function of the flat parameters
+            that returns the bound around them: ``lambda w: network_bound(net, system.unravel(w), x,
+            anchor_jacobians=True)`` sharpens the bounds of deeper networks.
+        per_point: see `hessian_bound`.
         flow: as for `certify_pl_star`.
         lr: likewise.
         integrated: likewise.
@@ -159,6 +163,7 @@ def first_certified_step(
     """
     double = system.as_float64()
     points, places = points_of(double, params_seq, steps)
+    require_bound_of_each_point(hessian_bound, per_point=per_point)
     certificates: list[Certificate] = []
     for point in track(points, "certificates", show=progress):
         bound: Any = hessian_bound(point) if per_point and callable(hessian_bound) else hessian_bound
@@ -178,7 +183,7 @@ def first_certified_step(
             break
     last = certificates[-1]
     found = len(certificates) - 1 if last.certified else None
-    later = _later(double, points[found:], last) if found is not None else {}
+    later = _later(double, points[found:], last, progress) if found is not None else {}
     losses = np.array([c.residual**2 / 2 for c in certificates])
     return FirstCertifiedStep(
         status=FirstStepStatus.NEVER if found is None else later.pop("status"),
@@ -188,6 +193,7 @@ def first_certified_step(
         h=np.array([c.h for c in certificates]),
         loss=losses,
         loss_share=None if found is None or losses[0] == 0 else float(losses[-1] / losses[0]),
+        stands={} if last.rigorous else {"h": last.evidence("h"), "step": last.evidence("certified")},
         **(later or {"num_later": 0, "num_inside": 0, "max_distance": None, "min_eigenvalue": None}),
     )
 
@@ -213,7 +219,7 @@ def check_certificate(
 
     Raises:
         ShapeError, DtypeError, ValueError: arguments that do not fit, or a certificate that certifies nothing, or
-            gradient flow.
+            gradient flow, or another point.
 
     Cost: three forward passes a step, a tangent kernel a look.
 
@@ -230,15 +236,19 @@ def check_certificate(
     checks.count(steps, "steps", "check_certificate")
     checks.count(looks, "looks", "check_certificate")
     double = system.as_float64()
+    require_point(certificate, double, double.vector(params))
     rate = certificate.lr_max if certificate.lr is None else certificate.lr
     run = gradient_descent(
         double, rate, steps, params=double.vector(params), keep_every=max(1, steps // looks), progress=progress
     )
     promised = certificate.residual**2 / 2 * certificate.rate ** np.arange(steps + 1)
     kernel = kernel_function(double)
-    smallest = min(_smallest(kernel(point)) for point in run.snapshots)
+    looked = track(run.snapshots, "kernels on the way", show=progress)
+    smallest = min(extreme_eigenvalues(kernel(point))[0] for point in looked)
     distance = float(np.linalg.norm(run.snapshots - run.snapshots[:1], axis=1).max())
-    holds = run.status.ok and kept_bound(run.loss, promised) and distance <= certificate.radius * (1 + _ROUNDING)
+    inside = distance <= certificate.radius * (1 + _ROUNDING) + _EPS * float(np.linalg.norm(run.snapshots[0]))
+    floor = _EPS**2 * double.weight * float(np.sum(np.square(np.asarray(double.y))))  # a loss of rounding alone
+    holds = run.status.ok and kept_bound(run.loss, promised + floor) and inside
     return CertificateCheck(
         holds=holds and smallest >= certificate.mu * (1 - _ROUNDING),
         lr=rate,
@@ -255,25 +265,50 @@ def check_certificate(
     )
 
 
-def _later(system: System, points: np.ndarray, certificate: Certificate) -> dict[str, Any]:
+def require_bound_of_each_point(hessian_bound: Any, *, per_point: bool) -> None:
+    """Refuse a bound on balls around one point for a whole run.
+
+    Raises:
+        ValueError: `hessian_bound` is a function of the radius alone.
+    """
+    if callable(hessian_bound) and not per_point:
+        raise ValueError(
+            "`hessian_bound` is a function, and one of the radius alone holds around one point only. Give a number "
+            "that holds everywhere, or with per_point=True a function of the flat parameters that returns the bound "
+            "around them."
+        )
+
+
+def require_point(certificate: Certificate, system: System, point: np.ndarray) -> None:
+    """Refuse a certificate at another point than its own.
+
+    Raises:
+        ValueError: the residual there is not that of the certificate.
+    """
+    residual = float(np.linalg.norm(system.residual(point)))
+    if not np.isclose(residual, certificate.residual, rtol=1e-6, atol=0):
+        raise ValueError(
+            f"the residual here is {residual:.6g}, and the certificate is of a point where it is "
+            f"{certificate.residual:.6g}; give that point as `params`."
+        )
+
+
+def _later(system: System, points: np.ndarray, certificate: Certificate, progress: bool | None) -> dict[str, Any]:
     """The certified point and those after it, against the certificate."""
     distances = np.linalg.norm(points - points[:1], axis=1)
     inside = distances <= certificate.radius
     kernel = kernel_function(system)
-    smallest = min(_smallest(kernel(point)) for point in points[inside])
+    looked = track(points[inside], "kernels of the rest", show=progress)
+    smallest = min(extreme_eigenvalues(kernel(point))[0] for point in looked)
     good = smallest >= certificate.mu * (1 - _ROUNDING)
+    status = FirstStepStatus.OK if inside[1:].any() else FirstStepStatus.UNCHECKED
     return {
-        "status": FirstStepStatus.OK if good else FirstStepStatus.BROKEN,
+        "status": status if good else FirstStepStatus.BROKEN,
         "num_later": len(points) - 1,
         "num_inside": int(inside[1:].sum()),
         "max_distance": float(distances.max()),
         "min_eigenvalue": smallest,
     }
-
-
-def _smallest(kernel: np.ndarray) -> float:
-    with threads_for(len(kernel)):
-        return float(linalg.eigvalsh(kernel, subset_by_index=[0, 0], check_finite=False)[0])
 
 
 def kept_bound(loss: np.ndarray, promised: np.ndarray) -> bool:

@@ -14,6 +14,7 @@ from widescape.core.result import Result, quantity
 from widescape.curvature import System
 from widescape.curvature.spectrum import kernel_function
 from widescape.landscape.certificate import Certificate, HessianBound, certify_pl_star
+from widescape.landscape.first_step import require_bound_of_each_point
 from widescape.landscape.sequence import points_of
 
 
@@ -153,8 +154,15 @@ def path_diagnostics(
         ([0.0, 0.28], 0)
     """
     points, steps = points_of(system, params_seq)
+    require_bound_of_each_point(hessian_bound, per_point=False)
     kernel = kernel_function(system)
-    kernels = [kernel(point) for point in track(points, "tangent kernels", show=progress)]
+    start = kernel(points[0])
+    middle = _centered(start)
+    rows = []
+    for point in track(points, "tangent kernels", show=progress):
+        own = kernel(point)
+        rows.append((_cosine(own, start), _cosine(_centered(own), middle), _change(own, start)))
+    cosine, alignment, change = (np.array(column) for column in zip(*rows, strict=True))
     found: list[Certificate] = []
     if certify:
         found = [
@@ -167,15 +175,16 @@ def path_diagnostics(
     first = next((i for i, one in enumerate(found) if one.certified), None)
     return PathDiagnostics(
         steps=steps,
-        cosine=np.array([_cosine(one, kernels[0]) for one in kernels]),
-        alignment=np.array([_cosine(_centered(one), _centered(kernels[0])) for one in kernels]),
-        change=np.array([_change(one, kernels[0]) for one in kernels]),
+        cosine=cosine,
+        alignment=alignment,
+        change=change,
         distance=distance,
         path_length=length,
         straightness=float(distance[-1] / length[-1]) if length[-1] > 0 else 1.0,
         h=np.array([one.h for one in found]) if found else None,
         first_certified=None if first is None else int(steps[first]),
         radius=None if first is None else found[first].radius,
+        stands={name: one.evidence("h") for one in found[-1:] for name in ("h", "first_certified", "radius")},
     )
 
 

@@ -1,9 +1,11 @@
 """A rigorous bound of a fully connected network's curvature on balls of parameters, by propagating norms."""
 
+import hashlib
 from dataclasses import dataclass
 from math import hypot, sqrt
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from widescape.arch import Layer
@@ -44,6 +46,7 @@ class NetworkBound:
         output_bounds: suprema of |psi'| and |psi''| for a nonlinearity psi at the output; (1, 0) for none.
         share: the factor of F: 1 for the sum over examples, 1/sqrt(n) for the mean.
         transfers: norms of Jacobians between hidden layers at the center, if asked for.
+        center: a digest of the parameters, inputs and reduction that it was made for; empty for none.
     """
 
     source: ClassVar[str] = "liu2020loss"
@@ -51,6 +54,19 @@ class NetworkBound:
     output_bounds: tuple[float, float]
     share: float
     transfers: Transfers | None = None
+    center: str = ""
+
+    def require_center(self, params: Any, x: Any, reduction: Reduction) -> None:
+        """Refuse to be used around other parameters, on other inputs, or for another reduction.
+
+        Raises:
+            ValueError: it was made for others.
+        """
+        if self.center and self.center != _digest(params, x, reduction):
+            raise ValueError(
+                "this bound holds around the parameters, and for the inputs and the reduction, that it was made with, "
+                "and these are others; make one with `network_bound` here."
+            )
 
     def __call__(self, radius: float) -> float:
         """beta_F(R) = |B(R)|, which is at least |D2F(w)[u, v]| for unit u and v and every w in the ball.
@@ -209,6 +225,7 @@ def network_bound(
         output_bounds=blocks[-1].bounds(),
         share=1 / sqrt(len(h)) if reduction == "mean" else 1.0,
         transfers=transfers_of(blocks, passes) if anchor_jacobians else None,
+        center=_digest(params, x, reduction),
     )
 
 
@@ -255,6 +272,14 @@ def layerwise_kernel(
         kernel += np.repeat(np.repeat(design @ design.T, c, axis=0), c, axis=1) * (rows @ rows.T)
     ends = passes.slopes[-1].reshape(-1)
     return kernel * np.outer(ends, ends) / (n if reduction == "mean" else 1)
+
+
+def _digest(params: Any, x: Any, reduction: Reduction) -> str:
+    """What a bound is tied to, in a few letters."""
+    digest = hashlib.sha256(reduction.encode())
+    for leaf in (*jax.tree.leaves(params), x):
+        digest.update(np.ascontiguousarray(leaf, np.float64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _product(stacked: np.ndarray, single: np.ndarray) -> np.ndarray:

@@ -4,17 +4,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import linalg
 
 from widescape.core import checks
-from widescape.core.blas import threads_for
 from widescape.core.chart import Chart, Marker, Series
 from widescape.core.evidence import EXACT, Evidence, bound
 from widescape.core.progress import track
 from widescape.core.result import Result, quantity
 from widescape.curvature import System
 from widescape.curvature.krylov import top_eigs
-from widescape.curvature.spectrum import kernel_function
+from widescape.curvature.spectrum import extreme_eigenvalues, kernel_function
 from widescape.landscape.sequence import points_of
 
 _FLOOR = {8: 1e-28, 4: 1e-10, 2: 1e-4}  # of the loss against max(1, |y|^2) (over n for the mean), by bytes of a float
@@ -141,7 +139,7 @@ def pl_trajectory(
     for point in track(points, "PL ratio", show=progress):
         rows.append((system.value(point), _half_squared(system, point)))
         if kernel is not None:
-            extremes.append(_extremes(kernel(point)))
+            extremes.append(extreme_eigenvalues(kernel(point)))
             top = top_eigs(partial(system.hvp, w=point), system.num_params, 1, start=start, tol=tolerance)
             start = None if top.vectors is None else top.vectors[0]
             sharp.append(float(top.eigs[0]))
@@ -178,9 +176,3 @@ def _floor(system: System) -> float:
     if targets.dtype.kind != "f":
         return size
     return size * max(1.0, system.weight * float(np.sum(np.square(targets, dtype=np.float64))))
-
-
-def _extremes(kernel: np.ndarray) -> tuple[float, float]:
-    with threads_for(len(kernel)):
-        values = linalg.eigvalsh(kernel, check_finite=False)
-    return float(values[0]), float(values[-1])

@@ -8,7 +8,7 @@ from scipy import linalg
 from widescape.core import checks
 from widescape.core.blas import threads_for
 from widescape.core.chart import Chart, Series
-from widescape.core.evidence import EXACT, Evidence, certified
+from widescape.core.evidence import EXACT, Evidence, certified, sampled
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
 from widescape.curvature import System
@@ -16,9 +16,10 @@ from widescape.curvature.krylov import lanczos
 from widescape.curvature.spectrum import tangent_kernel
 from widescape.landscape.certificate import Certificate, certify_pl_star
 from widescape.landscape.descent import gradient_descent
-from widescape.landscape.first_step import kept_bound
+from widescape.landscape.first_step import kept_bound, require_point
 
 Mode = Literal["eig", "lanczos", "bound"]
+_QUADRATURE = sampled("exact up to `exact_until`, and Gaussian quadrature of the linearization beyond")
 _LINEAR = Evidence("exact", note="of descent on the linearization; of the network as far as its kernel stays")
 
 
@@ -29,7 +30,9 @@ class GDPrediction(Result):
     loss: np.ndarray = quantity(_LINEAR, "predicted loss before the first step and after each, (steps + 1,)")
     mode: str = quantity(EXACT, "eig, lanczos or bound")
     exact_until: int = quantity(EXACT, "the last step up to which the curve is that of the linearization")
-    stable: bool | None = quantity(EXACT, "whether lr is below 2/lambda_max of the linearization", default=None)
+    stable: bool | None = quantity(
+        EXACT, "whether lr is below 2/lambda_max of the linearization; None where that was not seen", default=None
+    )
 
     def charts(self) -> tuple[Chart, ...]:
         """Predicted loss against steps."""
@@ -138,8 +141,13 @@ def predict_gd(
         run = lanczos(lambda z: double.kernel_mv(z, point), len(residual), min(k, len(residual)), start=residual)
         values, weights = run.ritz, run.weights * length**2
         exact = steps if run.steps < min(k, len(residual)) or run.steps == len(residual) else min(steps, run.steps - 1)
+    below: bool | None = bool(rate * values.max() < 2)
     return GDPrediction(
-        loss=_decayed(values, weights, rate, steps), mode=mode, exact_until=exact, stable=bool(rate < 2 / values.max())
+        loss=_decayed(values, weights, rate, steps),
+        mode=mode,
+        exact_until=exact,
+        stable=below if mode == "eig" or not below else None,  # Ritz values see lambda_max from below
+        stands={"loss": _QUADRATURE} if exact < steps else {},
     )
 
 
@@ -186,14 +194,15 @@ def compare_gd_rate(
         )
     double = system.as_float64()
     point = double.vector(params)
-    prediction = predict_gd(double, lr, steps, params=point)
-    kernel = tangent_kernel(double, point, progress=False)
-    with threads_for(len(kernel)):
-        smallest = float(linalg.eigvalsh(kernel, subset_by_index=[0, 0], check_finite=False)[0])
+    rate = checks.number(lr, "lr", "compare_gd_rate")
+    checks.positive(rate, "lr", "compare_gd_rate")
+    checks.count(steps, "steps", "compare_gd_rate", minimum=0)
+    values, weights = _modes(tangent_kernel(double, point, progress=progress), double.residual(point))
+    linearized, smallest = _decayed(values, weights, rate, steps), float(values[0])
     run = gradient_descent(double, lr, steps, params=point, progress=progress)
     promised = None if certificate is None else _promised(double, point, float(lr), steps, certificate).loss
     length = min(len(run.loss), steps + 1)
-    measured, linear = (_fitted(values[:length], low, high) for values in (run.loss, prediction.loss))
+    measured, linear = (_fitted(loss[:length], low, high) for loss in (run.loss, linearized))
     diverged = not run.status.ok or bool(run.loss[-1] > run.loss[0])
     status = RateStatus.DIVERGED if diverged else RateStatus.OK
     if not diverged and (measured is None or linear is None):
@@ -205,11 +214,12 @@ def compare_gd_rate(
         predicted=(1 - float(lr) * smallest) ** 2,
         bound=None if promised is None or certificate is None else _rate_of(certificate, float(lr)),
         bound_ok=None if promised is None else kept_bound(run.loss, promised),
-        curve_error=_error(run.loss[:length], prediction.loss[:length], low),
+        curve_error=_error(run.loss[:length], linearized[:length], low),
         loss=run.loss,
-        linearized_loss=prediction.loss,
+        linearized_loss=linearized,
         bound_loss=promised,
         window=(float(low), float(high)),
+        stands={} if certificate is None else dict.fromkeys(("bound", "bound_loss"), certificate.evidence("rate")),
     )
 
 
@@ -268,9 +278,9 @@ def _promised(
     found = certify_pl_star(system, point, lr=lr) if certificate is None else certificate
     if not found.certified:
         raise ValueError(f"no bound: {found.reason}")
+    require_point(found, system, point)
     loss = system.value(point) * _rate_of(found, lr) ** np.arange(steps + 1)
-    stands = certified("the loss does not exceed it") if found.rigorous else found.evidence("rate")
-    return GDPrediction(loss=loss, mode="bound", exact_until=0, stands={"loss": stands})
+    return GDPrediction(loss=loss, mode="bound", exact_until=0, stands={"loss": found.evidence("rate")})
 
 
 def _rate_of(certificate: Certificate, lr: float) -> float:

@@ -6,9 +6,6 @@ import numpy as np
 
 from widescape.core import checks
 from widescape.core.errors import NonFiniteError, ShapeError
-from widescape.core.evidence import Evidence
-
-_ROUNDED = Evidence("exact", note="float64 eigenvalues, off by at most about eps lambda_max")
 
 
 def relu_gram(X: Any, *, normalize: bool = False) -> np.ndarray:  # noqa: N803

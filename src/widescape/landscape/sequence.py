@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from widescape.core import checks
 from widescape.core.errors import ShapeError
 from widescape.curvature import System
 
@@ -26,7 +27,8 @@ def points_of(system: System, sequence: Any, steps: Any = None) -> tuple[np.ndar
     places = own if steps is None else np.asarray(steps)
     if places.shape != (len(points),):
         raise ShapeError(f"`steps` has shape {places.shape}; give one for each of the {len(points)} points.")
-    return np.stack([system.vector(point) for point in points]).astype(np.float64), places
+    checks.all_finite(checks.real_array(points, "params_seq"), "params_seq")
+    return points.astype(np.float64, copy=False), places
 
 
 def listed(sequence: Any, name: str, flatten: Callable[[Any, str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from widescape.core import checks
 from widescape.core.chart import Chart, Series
 from widescape.core.errors import NonFiniteError
-from widescape.core.evidence import EXACT, estimate
+from widescape.core.evidence import EXACT, estimate, sampled
 from widescape.core.progress import track
 from widescape.core.random import named_generator, named_key
 from widescape.core.result import Result, quantity
@@ -29,7 +29,10 @@ class WidthReport(Result):
     source = "liu2020loss"
     widths: np.ndarray = quantity(EXACT, "widths (W,)")
     metrics: tuple[str, ...] = quantity(EXACT, "what was measured (M,)")
-    values: np.ndarray = quantity(EXACT, "each draw (M, W, S)")
+    values: np.ndarray = quantity(
+        sampled("norms are found by a search from below, h as its certificate says; gradients and kernels are exact"),
+        "each draw (M, W, S)",
+    )
     medians: np.ndarray = quantity(EXACT, "medians over draws (M, W)")
     slopes: np.ndarray = quantity(
         estimate("slopes_stderr", _OVER_SEEDS), "power of the width of the medians; NaN if a draw is 0 or infinite (M,)"

@@ -191,7 +191,7 @@ def _verdict(work: _Work) -> str:
     found = work.certificate
     fall = f"the loss fell from {work.run.loss[0]:.3g} to {work.run.loss[-1]:.3g} in {len(work.run.loss) - 1:,} steps"
     if found is None:
-        return f"No certificate can exist here, and {fall}; the reason is below."
+        return f"No certificate was made here, for the reason below; {fall}."
     if found.step is None:
         return (
             f"Convergence is not guaranteed at any step that was looked at (h is {found.h.min():.2g}, and must be at "
@@ -207,7 +207,9 @@ def _strength(found: landscape.FirstCertifiedStep) -> str:
 def _sentences(work: _Work) -> tuple[str, ...]:
     spectrum, ratio, line, surface = work.spectrum, work.ratio, work.line, work.surface
     conditioned = "is zero up to rounding"
-    if spectrum.lam_min_lower:
+    if not spectrum.certified:
+        conditioned = f"is {spectrum.lam_min:.3g}, not certified, since the function computes in lower precision inside"
+    elif spectrum.lam_min_lower:
         conditioned = f"is certified to be at least {spectrum.lam_min_lower:.3g}"
     elif spectrum.status is SpectrumStatus.RANK:
         conditioned = "is zero, for there are more outputs than parameters"
@@ -219,7 +221,7 @@ def _sentences(work: _Work) -> tuple[str, ...]:
         _sharpness_sentence(work),
         "On the straight line from the first parameters to the last the loss "
         + (
-            "falls all the way."
+            f"falls all the way, as seen at {len(line.losses)} points."
             if line.monotonic
             else f"rises once or more, by up to {line.delta:.2g} above its least value before."
         ),

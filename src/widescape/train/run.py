@@ -152,7 +152,8 @@ def fit(
         center: train the function less its outputs where it starts.
         drift_examples: examples on which the change of the tangent kernel is recorded; 0 for none.
         keep_every: steps between parameters that the run keeps as `snapshots`, beside the first and the last; None
-            keeps none. `widescape.landscape` reads them.
+            keeps none. `widescape.landscape` reads them. With `linearize` or `center` they are those of another
+            function than the system's.
         checkpoint: a safetensors file that is written as training goes, and from which it resumes if it is
             there. More `steps` than before continue a finished run.
         progress: show a progress bar; None shows it on a terminal.
