@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from widescape.arch import Dense, Frozen, Sequential, Tanh
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.curvature.spectrum import tangent_kernel
+from widescape.landscape import network_bound, two_layer_hessian_bound
 from widescape.landscape.second_derivative import HessianNorm, hessian_norm
 
 TANH_BEND = 4 / (3 * np.sqrt(3))
@@ -256,3 +258,22 @@ def test_a_norm_prints_and_saves(tmp_path):
         found = hessian_norm(deep(0), kind=kind)
         assert HessianNorm.load(found.save(tmp_path / "norm.zip")) == found
         assert len(str(found).splitlines()) < 20
+
+
+@pytest.mark.claim("liu2020loss/I9")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_searched_norm_in_the_ball_stays_below_the_proved_bounds(frozen):
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    readout = Dense(1)
+    net = Sequential(Dense(8), Tanh(), Frozen(readout) if frozen else readout)
+    params = net.init(jax.random.key(1), (3,), dtype="float64")
+    system = System(net.apply, params, x)
+    bound = network_bound(net, params, x)
+    for i, radius in enumerate((0.0, 1.0, 4.0)):
+        step = np.random.default_rng(i).normal(size=system.num_params)
+        found = float(hessian_norm(system, system.flat + radius * step / np.linalg.norm(step)))
+        assert 0 < found <= bound(radius) * (1 + 1e-9)
+        if frozen:
+            closed = two_layer_hessian_bound(x / 3**0.5, params[2]["w"][:, 0], 4 / (3 * 3**0.5), 8)
+            assert found <= closed * (1 + 1e-9)
+            assert closed == pytest.approx(bound(radius), rel=1e-9)
