@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from widescape.core.precision import double_scope
 from widescape.curvature.system import System
 
 Kinks = frozenset[str]
+_PROGRAMS: WeakKeyDictionary[System, Any] = WeakKeyDictionary()
 _NO_KINKS: Kinks = frozenset()
 _KINKED = frozenset(
     (
@@ -60,8 +62,11 @@ def lower_floats(system: System) -> tuple[str, ...]:
 
 
 def _program(system: System) -> Any:
-    with double_scope(system.double):
-        return jax.make_jaxpr(system.f)(system.params, system.x)
+    """The program of a system's function, traced once for each system."""
+    if system not in _PROGRAMS:
+        with double_scope(system.double):
+            _PROGRAMS[system] = jax.make_jaxpr(system.f)(system.params, system.x)
+    return _PROGRAMS[system]
 
 
 def _followed(jaxpr: Any, inputs: list[Kinks | None]) -> list[Kinks | None]:

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from math import hypot, sqrt
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -12,9 +12,8 @@ from widescape.arch import Layer
 from widescape.core import checks
 from widescape.core.errors import NonFiniteError
 from widescape.curvature.request import Trainable
+from widescape.curvature.system import Reduction
 from widescape.landscape.jacobian_anchors import Anchor, Transfers, anchors_of, read_chain, run_chain, transfers_of
-
-Reduction = Literal["sum", "mean"]
 
 
 class _Spread(NamedTuple):
