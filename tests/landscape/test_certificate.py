@@ -621,3 +621,23 @@ def test_an_ill_conditioned_kernel_is_not_computed_twice_where_its_jacobian_is_l
     monkeypatch.setattr("widescape.landscape.certificate.SVD_ENTRIES", 1)
     coarse = certify_pl_star(system, hessian_bound=0.0).lambda_min0
     assert 0 < coarse < fine
+
+
+def test_a_function_without_forward_derivatives_is_certified_by_a_given_bound_only():
+    @jax.custom_vjp
+    def double(x):
+        return 2 * x
+
+    double.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+    system = System(lambda w, x: double(x @ w), np.zeros(3), np.eye(2, 3), np.ones(2))
+    assert certify_pl_star(system, hessian_bound=0.0).mu == pytest.approx(4.0)
+    with pytest.raises(NotCertifiable, match="hessian_bound"):
+        certify_pl_star(system)
+
+    @jax.custom_vjp
+    def wrong(x):
+        return 2 * x
+
+    wrong.defvjp(lambda x: (2 * x, None), lambda _, g: (3 * g,))
+    with pytest.raises(NotCertifiable, match="not the change of its values"):
+        certify_pl_star(System(lambda w, x: wrong(x @ w), np.zeros(3), np.eye(2, 3), np.ones(2)), hessian_bound=0.0)

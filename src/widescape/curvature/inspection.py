@@ -1,6 +1,5 @@
 """What the program of a function gives away before it runs: kinks, and floats below double precision."""
 
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from widescape.core.precision import double_scope
+from widescape.curvature.program import bodies_of, equations, one_way_operation
 from widescape.curvature.system import System
 
 Kinks = frozenset[str]
@@ -53,12 +53,17 @@ def lower_floats(system: System) -> tuple[str, ...]:
     Cost: one tracing of the function.
     """
     found = []
-    for equation in _equations(_program(system.as_float64()).jaxpr):
+    for equation in equations(_program(system.as_float64()).jaxpr):
         for out in equation.outvars:
             dtype = getattr(out.aval, "dtype", None)
             if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize < 8:
                 found.append(f"{equation.primitive.name} to {np.dtype(dtype).name}")
     return tuple(dict.fromkeys(found))
+
+
+def reverse_only(system: System) -> str:
+    """The operation of a function that has a derivative in reverse mode only; empty if it has none."""
+    return one_way_operation(_program(system).jaxpr)
 
 
 def _program(system: System) -> Any:
@@ -102,7 +107,7 @@ def _through(equation: Any, name: str, own: list[Kinks | None]) -> list[Kinks | 
         return [together | {name}] * count
     if name == "convert_element_type" and _rounds(equation):
         return [together | {"a rounding to integers"}] * count
-    bodies = list(_bodies(equation))
+    bodies = list(bodies_of(equation))
     if not bodies or (name == "custom_jvp_call" and _written_as(bodies[0]) in _SMOOTH_RULES):
         return [together] * count
     return _through_bodies(equation, name, bodies, own)
@@ -150,21 +155,6 @@ def _rounds(equation: Any) -> bool:
     return bool(jnp.issubdtype(before, jnp.inexact) and jnp.issubdtype(after, jnp.integer))
 
 
-def _bodies(equation: Any) -> Iterator[Any]:
-    for value in equation.params.values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            body = getattr(part, "jaxpr", part)
-            if hasattr(body, "eqns") and hasattr(body, "invars"):
-                yield body
-
-
 def _written_as(body: Any) -> str:
     """The name of the function that a body was traced from; empty where JAX does not tell."""
     return getattr(getattr(body, "debug_info", None), "func_name", "")
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for body in _bodies(equation):
-            yield from _equations(body)

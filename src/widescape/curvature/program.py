@@ -105,7 +105,7 @@ def read(program: Any, num_weights: int) -> Uses:
     alone = {i: s for i, s in enumerate(watch.meetings) if count[s.leaf] == 1 and s.leaf not in watch.direct}
     direct = watch.direct | {leaf for leaf, number in count.items() if number > 1}
     flops, width = _cost(program.jaxpr)
-    one_way = next((e.primitive.name for e in _equations(program.jaxpr) if "custom_vjp" in e.primitive.name), "")
+    one_way = one_way_operation(program.jaxpr)
     return Uses(alone, tuple(sorted(direct)), flops, width, one_way)
 
 
@@ -267,20 +267,27 @@ def _incoming(equation: Any, values: list[Any], own: int) -> jax.Array:
 def constants(program: Any) -> Iterator[Any]:
     """The arrays that a program holds, those of inner programs included."""
     yield from program.consts
-    for equation in _equations(program.jaxpr):
+    for equation in equations(program.jaxpr):
         for value in equation.params.values():
             for entry in value if isinstance(value, tuple | list) else (value,):
                 yield from getattr(entry, "consts", ())
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def one_way_operation(jaxpr: Any) -> str:
+    """The operation that has a derivative in reverse mode only; empty if there is none."""
+    return next((e.primitive.name for e in equations(jaxpr) if "custom_vjp" in e.primitive.name), "")
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All operations of a program, those of programs inside it included."""
     for equation in jaxpr.eqns:
         yield equation
-        for body in _inner(equation):
-            yield from _equations(body)
+        for body in bodies_of(equation):
+            yield from equations(body)
 
 
-def _inner(equation: Any) -> Iterator[Any]:
+def bodies_of(equation: Any) -> Iterator[Any]:
+    """The programs inside an operation."""
     for value in equation.params.values():
         for entry in value if isinstance(value, tuple | list) else (value,):
             body = getattr(entry, "jaxpr", entry)
@@ -292,7 +299,7 @@ def _cost(jaxpr: Any) -> tuple[float, float]:
     """Floating-point operations, and numbers written."""
     flops = width = 0.0
     for equation in jaxpr.eqns:
-        inner = [_cost(body) for body in _inner(equation)]
+        inner = [_cost(body) for body in bodies_of(equation)]
         if inner:
             times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
             flops += times * sum(f for f, _ in inner)

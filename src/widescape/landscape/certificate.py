@@ -15,7 +15,7 @@ from widescape.core.random import named_generator, named_key
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
 from widescape.curvature import System
-from widescape.curvature.inspection import kinks, lower_floats
+from widescape.curvature.inspection import kinks, lower_floats, reverse_only
 from widescape.curvature.spectrum import SVD_ENTRIES, KernelSpectrum, SpectrumStatus, kernel_spectrum
 from widescape.landscape.feasibility import Problem, Radius, Solution, solve, solve_integrated
 from widescape.landscape.norm_propagation import NetworkBound, network_bound
@@ -247,19 +247,17 @@ def _spectrum(system: System, point: np.ndarray) -> KernelSpectrum:
 def _check_derivative(system: System, point: np.ndarray) -> None:
     """Refuse a function whose derivative rules are not those of its values, as behind a stopped gradient.
 
-    Along J^T z, in which frozen parameters do not move, a central difference must be J J^T z.
+    Along d = J^T z / |J^T z|, in which frozen parameters do not move, z . F must change by |J^T z|.
     """
     z = named_generator(None, "derivative").standard_normal(system.num_residuals)
-    direction = system.vjp(z, point)
-    length = float(np.linalg.norm(direction))
-    if length == 0:
+    pulled = system.vjp(z, point)
+    slope = float(np.linalg.norm(pulled))
+    if slope == 0:
         return
     step = _DIFFERENCE * max(1.0, float(np.linalg.norm(point)) / point.size**0.5)
-    ahead, behind = (system.F(point + sign * step / length * direction) for sign in (1, -1))
-    along = system.jvp(direction / length, point)
-    off = float(np.linalg.norm((ahead - behind) / (2 * step) - along))
-    rounding = float(np.linalg.norm(ahead)) * np.finfo(np.float64).eps / step
-    if off > 1e-2 * float(np.linalg.norm(along)) + 100 * rounding:
+    ahead, behind = (system.F(point + sign * step / slope * pulled).reshape(-1) for sign in (1, -1))
+    rounding = float(np.abs(z) @ np.abs(ahead)) * np.finfo(np.float64).eps / step
+    if abs(float(z @ (ahead - behind)) / (2 * step) - slope) > 1e-2 * slope + 100 * rounding:
         raise NotCertifiable(
             "the derivative of the function is not the change of its values (a stopped gradient, or a rule of its "
             "own): descent along it promises nothing."
@@ -290,6 +288,12 @@ def _searched(
     system: System, point: np.ndarray, solver: Callable[[float], Solution], key: jax.Array | None
 ) -> Solution:
     """A solution with the largest curvature found on a sphere as large as its own radius."""
+    backward = reverse_only(system)
+    if backward:
+        raise NotCertifiable(
+            f"the function holds a {backward}, which has no forward derivative, so its curvature cannot be searched; "
+            "give `hessian_bound`."
+        )
     root = named_key(jax.random.key(0) if key is None else key, "certificate")
     generator = named_generator(root, "points")
     most = float(hessian_norm(system, point, key=root))
