@@ -1,6 +1,7 @@
 # The targets that continuous integration runs. PYTHON names the interpreter with ".[test]" installed, or
 # ".[docs]" for the target docs.
 PYTHON ?= python
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: check format lint types contracts test test-x64 claims survey benchmarks docs
 
@@ -21,13 +22,13 @@ contracts:
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(WORKERS)
 
 test-x64:
-	JAX_ENABLE_X64=1 $(PYTHON) -m pytest -m "not slow" --ignore=tests/report  # which draws, and computes nothing with JAX
+	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow" --ignore=tests/report  # which draws, and computes nothing with JAX
 
 claims:
-	$(PYTHON) -m pytest --write-claims
+	$(PYTHON) -m pytest $(WORKERS) --write-claims
 
 survey:
 	$(PYTHON) -m widescape survey

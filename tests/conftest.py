@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Compiled programs are kept between runs, however short their compilation was.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import numpy as np
@@ -93,7 +96,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SEEN] = {}
+    config.stash[_SEEN] = seen = {}
+    config.pluginmanager.register(_Bookkeeping(seen))
+    if (cache := getattr(config, "cache", None)) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(cache.mkdir("jax"))
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+class _Bookkeeping:
+    """Notes what happened to the tests of each claim, in whichever process they ran."""
+
+    def __init__(self, seen: dict[str, Seen]) -> None:
+        self.seen = seen
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        for name in (v for k, v in report.user_properties if k == "claim"):
+            record = self.seen.setdefault(str(name), Seen())
+            record.outcomes.append(report.outcome)
+            record.figures += [str(v) for k, v in report.user_properties if k == "measured"]
 
 
 _SEEN = pytest.StashKey[dict[str, Seen]]()
@@ -112,14 +134,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
-    for mark in item.iter_markers("claim"):
-        report.user_properties.append(("claim", mark.args[0]))
-    if report.when == "call" or report.outcome != "passed":
-        seen = item.config.stash[_SEEN]
-        for mark in item.iter_markers("claim"):
-            record = seen.setdefault(mark.args[0], Seen())
-            record.outcomes.append(report.outcome)
-            record.figures += [str(v) for k, v in item.user_properties if k == "measured"]
+    report.user_properties += [("claim", mark.args[0]) for mark in item.iter_markers("claim")]
     return report
 
 

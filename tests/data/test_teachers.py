@@ -125,7 +125,7 @@ def test_noise_adds_independent_gaussian_numbers_of_its_deviation_to_all_targets
         (data.spirals, {"num_classes": 1}),
         (data.single_index, {"dim": 0}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_settings_outside_of_their_range_are_refused_by_name(make, options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}` is {next(iter(options.values()))!r}"):
