@@ -38,6 +38,7 @@ benchmarks:
 	$(PYTHON) benchmarks/tangent.py
 	$(PYTHON) benchmarks/estimators.py
 	$(PYTHON) benchmarks/landscape.py
+	$(PYTHON) benchmarks/paths.py
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -n docs docs/_build

@@ -51,6 +51,7 @@ api_rooms = (
     "predict",
     "train",
     "landscape",
+    "paths",
     "studies",
     "estimators",
     "survey",

@@ -19,6 +19,7 @@ _ROOMS = (
     "estimators",
     "kernels",
     "landscape",
+    "paths",
     "predict",
     "report",
     "studies",

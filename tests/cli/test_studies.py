@@ -47,8 +47,8 @@ def asked(monkeypatch):
     """The seeds and sizes that a study in the catalog was run with."""
     calls = []
 
-    def measure(*, seed, quick, say, progress):
-        calls.append((seed, quick))
+    def measure(*, seed, quick, say, progress, full=False):
+        calls.append((seed, "full" if full else quick))
         say("width 10")
         return Study(
             name=NAME,
@@ -68,6 +68,18 @@ def asked(monkeypatch):
     monkeypatch.setitem(catalog.SUMMARIES, NAME, "how studies are asked for")
     monkeypatch.setitem(sys.modules, f"widescape.studies.{NAME}", SimpleNamespace(run=measure))
     return calls
+
+
+def test_the_size_of_the_paper_is_asked_for_by_full_and_not_together_with_quick(capsys, asked, tmp_path):
+    code, _, _ = run(capsys, "study", NAME, "--full", "--out", str(tmp_path))
+    assert (code, asked) == (0, [(0, "full")])
+    page = (tmp_path / "survey.html").read_text(encoding="utf-8")
+    assert "The sizes of the paper&#39;s own experiments." in page
+    assert f"widescape study {NAME} --seed 0 --full" in page
+    code, _, err = run(capsys, "study", NAME, "--full", "--quick")
+    assert code != 0
+    assert "exclude each other" in err
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("arguments", [["study"], ["study", "list"]], ids=" ".join)

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from landscape_results import RESULTS
+import landscape_results
+import paths_results
 from widescape import arch, estimators, kernels, predict, train
 from widescape.core.chart import Chart, Surface
 from widescape.core.errors import ResultFormatError, WidescapeError
@@ -180,7 +181,8 @@ MADE = {
         *ensemble_arguments()[:2], *ensemble_arguments()[3:], problem()[2], widths=(2, 3, 4), num_members=2, steps=2
     ),
     "distance to the linearization": lambda: train.linearization_distance(system(), 3, drift_examples=3),
-    **RESULTS,
+    **landscape_results.RESULTS,
+    **paths_results.RESULTS,
 }
 made = pytest.mark.parametrize("name", MADE)
 _cached = {}

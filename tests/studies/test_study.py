@@ -394,7 +394,16 @@ def calls(monkeypatch):
 
 
 def test_the_catalog_has_a_line_for_each_paper():
-    assert catalog.names() == ("liu2020loss", "du2018gradient", "lucas2021monotonic", "cohen2021edge")
+    assert catalog.names() == (
+        "liu2020loss",
+        "du2018gradient",
+        "lucas2021monotonic",
+        "cohen2021edge",
+        "nguyen2021connectivity",
+        "garipov2018loss",
+        "ainsworth2022rebasin",
+        "frankle2020linear",
+    )
     assert all(catalog.summary(name) for name in catalog.names())
 
 
@@ -415,7 +424,26 @@ def test_running_a_study_passes_everything_on_and_adds_time_and_provenance(calls
 def test_by_default_the_whole_study_runs_with_seed_0(calls):
     own = catalog.run("nobody1900tested")
     assert calls == [{"seed": 0, "quick": False, "progress": None}]
-    assert own.provenance["size"] == "full"
+    assert own.provenance["size"] == "usual"
+
+
+def test_the_size_of_the_paper_is_for_studies_that_have_it(monkeypatch, calls):
+    with pytest.raises(DataError, match="nobody1900tested has no sizes beyond its usual ones"):
+        catalog.run("nobody1900tested", full=True)
+    with pytest.raises(ValueError, match="`quick` and `full`"):
+        catalog.run("nobody1900tested", quick=True, full=True)
+    assert calls == []
+    module = sys.modules["widescape.studies.nobody1900tested"]
+    usual = module.run
+
+    def sized(*, full=False, **options):
+        calls.append({"full": full})
+        return usual(**options)
+
+    monkeypatch.setattr(module, "run", sized)
+    assert catalog.run("nobody1900tested", full=True).provenance["size"] == catalog.PAPER_SIZE
+    assert calls[0] == {"full": True}
+    assert catalog.run("nobody1900tested").provenance["size"] == "usual"
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones():

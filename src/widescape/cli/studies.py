@@ -24,6 +24,7 @@ def study(
     out: Path | None = None,
     seed: int = 0,
     quick: Flag = False,
+    full: Flag = False,
     json: Flag = False,
 ) -> int:
     """Measure the claims of a paper and say which are reproduced, or list the papers.
@@ -35,6 +36,7 @@ def study(
         out: folder for study.json, study.zip (the result, which Python loads bit for bit) and the page survey.html.
         seed: every random draw derives from it.
         quick: smaller sizes and fewer draws, about a minute.
+        full: the sizes of the paper's own experiments, for studies that cut them down; this may take hours.
         json: print a JSON document.
     """
     from widescape.studies import catalog
@@ -50,10 +52,12 @@ def study(
     catalog.summary(name)  # an unknown name is refused before a folder is made
     if seed < 0:
         raise DataError(f"--seed is {seed}; it must not be negative.")
+    if quick and full:
+        raise DataError("--quick and --full exclude each other; choose one.")
     if out is not None:
         prepare_output(out / "study.json")
     note(f"{name}: {catalog.summary(name)}")
-    study = catalog.run(name, seed=seed, quick=quick, say=note)
+    study = catalog.run(name, seed=seed, quick=quick, full=full, say=note)
     document = {"study": name, "verdict": study.verdict, "claims": study.table(), **study.to_dict()}
     lines = _lines(study)
     if out is not None:
@@ -117,12 +121,22 @@ def _table(study: "Study") -> "Table":
 
 
 def _size(study: "Study") -> str:
-    return "Smaller sizes and fewer draws than the full study." if study.quick else "The full study."
+    if study.quick:
+        return "Smaller sizes and fewer draws than the full study."
+    return "The sizes of the paper's own experiments." if _of_paper(study) else "The full study."
+
+
+def _of_paper(study: "Study") -> bool:
+    from widescape.studies.catalog import PAPER_SIZE
+
+    return study.provenance.get("size") == PAPER_SIZE
 
 
 def _command(study: "Study") -> str:
     """The command that repeats a study."""
-    return f"widescape study {study.name} --seed {study.seed}" + (" --quick" if study.quick else "")
+    return f"widescape study {study.name} --seed {study.seed}" + (
+        " --quick" if study.quick else " --full" if _of_paper(study) else ""
+    )
 
 
 def _lines(study: "Study") -> list[str]:

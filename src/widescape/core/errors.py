@@ -34,7 +34,7 @@ class QuadratureError(WidescapeError, ArithmeticError):
     """A numerical integral is less accurate than was asked for."""
 
 
-class NonFiniteError(WidescapeError, ArithmeticError):
+class NonFiniteError(WidescapeError, FloatingPointError):
     """A computation overflowed although its inputs were finite."""
 
 

@@ -125,6 +125,10 @@ class System:
         """The same function, parameters and loss on other data."""
         return self._remade(self.params, x, y)
 
+    def starting_at(self, params: Any) -> "System":
+        """The same function, data and loss at other parameters: a PyTree, or a flat vector (p,)."""
+        return self._remade(self.unravel(self.vector(params)), self.x, self.y)
+
     def as_float64(self) -> "System":
         """The same system with parameters and inputs in double precision; itself where it has them already."""
         if self._double:

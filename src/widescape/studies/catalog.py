@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import time
 from collections.abc import Callable
 
@@ -15,8 +16,16 @@ SUMMARIES: dict[str, str] = {
     "du2018gradient": "gradient descent on two-layer ReLU networks: Gram matrices, activation flips, moves, rate",
     "lucas2021monotonic": "loss on the straight line from initialization to solution: when it falls monotonically",
     "cohen2021edge": "gradient descent at the edge of stability: sharpness rises to 2 / learning rate and stays",
+    "nguyen2021connectivity": "when solutions are connected: half-size networks on half of the features, proved paths",
+    "garipov2018loss": "curves of low loss between two solutions: Bezier curves, chains, elastic bands",
+    "ainsworth2022rebasin": "barriers between networks whose units are aligned, by weights or by activations",
+    "frankle2020linear": "stability to the noise of training: barriers between siblings that share their first steps",
 }
 """One line about each study, which is the module of that name in this room."""
+
+
+PAPER_SIZE = "that of the paper"
+"""What the provenance says of the size of a study that was run with `full`."""
 
 
 def names() -> tuple[str, ...]:
@@ -45,6 +54,7 @@ def run(
     *,
     seed: int = 0,
     quick: bool = False,
+    full: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: bool | None = None,
 ) -> Study:
@@ -54,6 +64,7 @@ def run(
         name: bib key of the paper, one of `names`.
         seed: every random draw derives from it.
         quick: cut sizes and numbers of draws to about a minute on two cores; claims that need more are inconclusive.
+        full: take the sizes of the paper's own experiments, which may take hours.
         say: called with lines of progress.
         progress: show progress bars; None shows them on a terminal.
 
@@ -61,23 +72,29 @@ def run(
         a `Study`, with the time it took, and with seed, versions and machine in its provenance.
 
     Raises:
-        DataError: there is no such study.
-        TypeError, ValueError: the seed is no integer, or negative.
+        DataError: there is no such study, or it has no sizes beyond its usual ones.
+        TypeError, ValueError: the seed is no integer, or negative; or both `quick` and `full`.
 
     Cost: of `quick`, about a minute; otherwise what the study's own docstring says.
     """
     summary(name)
     checks.count(seed, "seed", "studies.run", minimum=0)
+    if quick and full:
+        raise ValueError("`quick` and `full` exclude each other; choose one.")
     module = importlib.import_module(f"widescape.studies.{name}")
+    options = {"full": True} if full else {}
+    if full and "full" not in inspect.signature(module.run).parameters:
+        raise DataError(f"the study {name} has no sizes beyond its usual ones; leave out `full`.")
     start = time.perf_counter()
-    study: Study = module.run(seed=seed, quick=quick, say=say, progress=progress)
+    study: Study = module.run(seed=seed, quick=quick, say=say, progress=progress, **options)
     seconds = time.perf_counter() - start
-    return dataclasses.replace(study, seconds=seconds, provenance={**_provenance(study), **study.provenance})
+    size = "quick" if quick else PAPER_SIZE if full else "usual"
+    return dataclasses.replace(study, seconds=seconds, provenance={**_provenance(study, size), **study.provenance})
 
 
-def _provenance(study: Study) -> dict[str, str]:
+def _provenance(study: Study, size: str) -> dict[str, str]:
     return {
         "seed": str(study.seed),
-        "size": "quick" if study.quick else "full",
+        "size": size,
         **environment("widescape", "jax", "jaxlib", "numpy", "scipy", "optax"),
     }

@@ -1,0 +1,336 @@
+"""Chapter: two solutions, and what lies between them: the straight line, aligned units, a trained curve, a proof."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from widescape import arch, paths, train
+from widescape.core.chart import Drawable
+from widescape.core.errors import NonFiniteError, NonSmoothWarning
+from widescape.core.random import named_generator, named_key
+from widescape.core.result import Result
+from widescape.core.table import Table
+from widescape.curvature import System
+from widescape.data import standardize
+from widescape.paths.figures import path_chart
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data
+
+TITLE = "Paths between two solutions"
+_BATCH = 50
+_RATE = 0.01  # of Adam, in units of the root mean square of the weights
+_WORSE = 2.0  # times the loss of the second solution, from which the given parameters count as no solution
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How much is trained: examples, hidden width where no parameters were given, and steps."""
+
+    examples: int
+    width: int | None
+    steps: int
+    curve: int
+    annexes: int
+    masks: int
+
+
+_QUICK = _Size(500, 128, 500, 120, 300, 40)
+_SMALLEST = _Size(60, 16, 30, 5, 10, 4)
+_FULL = _Size(2000, None, 6000, 1500, 3000, 200)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Two solutions of one system, and how they came about."""
+
+    system: System
+    net: arch.Layer | None
+    a: Any
+    b: Any
+    size: _Size
+    origin: str
+    sizing: str
+
+
+@dataclass(frozen=True)
+class _Constructed:
+    """The constructive path, and what it goes by."""
+
+    conditions: tuple[paths.ConditionReport, paths.ConditionReport]
+    dropout: tuple[paths.DropoutReport, paths.DropoutReport]
+    bound: paths.PathBound
+    profile: paths.PathProfile
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The ends and what was found between them."""
+
+    ends: _Ends
+    line: paths.Barrier
+    merged: paths.Merge | None
+    curve: paths.Curve
+    constructed: _Constructed | None
+    refusal: str
+
+
+def chapter(context: Context) -> Chapter:
+    """Two solutions and four ways from one to the other."""
+    watch = Stopwatch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NonSmoothWarning)
+        try:
+            work = _measured(context, _solutions(context))
+        except NonFiniteError as error:
+            raise LeftOutError(f"it needs two solutions with a finite loss between them: {error}") from error
+    return Chapter(
+        name="solution-paths",
+        title=TITLE,
+        question="Are two solutions of this network connected by a path of low loss, and what proves it?",
+        verdict=_verdict(work),
+        sentences=_sentences(work),
+        sizing=work.ends.sizing,
+        results=_results(work),
+        charts=_charts(work),
+        tables=(_table(work),),
+        seconds=watch.seconds,
+        budget=context.budget,
+    )
+
+
+def _solutions(context: Context) -> _Ends:
+    """Two solutions: of the given parameters and another start, or of two random ones."""
+    context.say("training two solutions")
+    size = _FULL if context.budget is None else (_QUICK if context.budget >= 5 else _SMALLEST)
+    if context.system is not None:
+        whole, net = context.system, arch.network_of(context.system.f)
+    else:
+        whole, net = _of_architecture(context, size)
+    count = min(whole.num_examples, size.examples)
+    order = np.sort(named_generator(jax.random.key(context.seed), "paths").permutation(whole.num_examples)[:count])
+    system = whole.on(jax.tree.map(lambda leaf: leaf[order], whole.x), np.asarray(whole.y)[order])
+    if context.system is not None and context.budget is not None:
+        size = _affordable(system, size, context.budget)
+    other = _other_start(system, net, named_key(jax.random.key(context.seed), "second solution"))
+    b, loss_b = _trained(system, other, size.steps, context.seed + 1)
+    a, loss_a = system.params, system.value()
+    origin = "The given parameters are the first solution; the second was trained from another start."
+    if context.system is None or loss_a > _WORSE * loss_b:
+        a, loss_a = _trained(system, system.params, size.steps, context.seed)
+        origin = (
+            "Both were trained, from two random starts."
+            if context.system is None
+            else "The given parameters are no solution yet, so training went on from them; the second was trained from "
+            "another start."
+        )
+    if net is None:
+        origin += " Its start has the first one's numbers, shuffled within every array."
+    sizing = f"Measured on {count:,} of {whole.num_examples:,} training examples, {size.steps:,} steps of Adam each" + (
+        "; --full takes more of everything." if context.budget is not None else "."
+    )
+    return _Ends(system, net, a, b, size, origin, sizing)
+
+
+def _affordable(system: System, size: _Size, budget: float) -> _Size:
+    """Fewer steps, where those of a user's function would take more than half of the budget."""
+    rows = slice(0, min(_BATCH, system.num_examples))
+    batch = system.on(jax.tree.map(lambda leaf: leaf[rows], system.x), np.asarray(system.y)[rows])
+    seconds = []
+    for part in (batch, system):
+        part.grad()  # compiles
+        watch = Stopwatch()
+        part.grad()
+        seconds.append(watch.seconds)
+    share = min(1.0, 0.5 * budget / max(2 * size.steps * seconds[0] + size.curve * seconds[1], 1e-9))
+    return replace(size, steps=max(20, round(share * size.steps)), curve=max(10, round(share * size.curve)))
+
+
+def _of_architecture(context: Context, size: _Size) -> tuple[System, arch.Layer]:
+    """The network with narrower hidden layers, at random parameters, under cross entropy."""
+    net, data = network_and_data(context)
+    if size.width is not None:
+        net = net.with_hidden_width(size.width)
+    x, _ = standardize(data.x_train, data.x_test, per="auto")
+    params = net.init(named_key(jax.random.key(context.seed), "first solution"), x.shape[1:], dtype="float32")
+    inputs = np.asarray(x, np.float32)
+    return System(net.apply, params, inputs, data.y_train, loss="cross_entropy", reduction="mean"), net
+
+
+def _other_start(system: System, net: arch.Layer | None, key: jax.Array) -> Any:
+    """Random parameters of a known network; those of another function shuffled within every array."""
+    if net is not None:
+        dtype = "float64" if system.double else "float32"
+        return jax.tree.map(np.asarray, net.init(key, np.shape(system.x)[1:], dtype=dtype))
+    generator = named_generator(key, "shuffle")
+    return jax.tree.map(lambda leaf: generator.permutation(np.ravel(leaf)).reshape(np.shape(leaf)), system.params)
+
+
+def _trained(system: System, start: Any, steps: int, seed: int) -> tuple[Any, float]:
+    """Parameters after Adam, at a rate in units of the size of the weights; and their loss."""
+    w = system.vector(start)
+    rate = _RATE * float(np.sqrt(np.mean(np.square(w, dtype=np.float64)))) or _RATE
+    own, batch = system.starting_at(start), min(_BATCH, system.num_examples)
+    run = train.fit(own, optax.adam(rate), steps, batch, key=jax.random.key(seed), progress=False)
+    if not run.status.ok:
+        raise LeftOutError(f"it trains solutions by Adam at a rate of {rate:.2g}, and the loss became infinite.")
+    return own.unravel(run.w), float(run.loss[-1])
+
+
+def _measured(context: Context, ends: _Ends) -> _Work:
+    context.say("the straight line and a trained curve")
+    merged = _merged(context, ends)
+    line = paths.barrier(ends.system, ends.a, ends.b, progress=False) if merged is None else merged.naive
+    rate = _RATE * float(np.sqrt(np.mean(np.square(ends.system.vector(ends.a), dtype=np.float64)))) or _RATE
+    curve = paths.fit_curve(
+        ends.system,
+        ends.a,
+        ends.b,
+        steps=ends.size.curve,
+        optimizer=optax.adam(rate),
+        key=jax.random.key(context.seed),
+        num=31,
+        progress=False,
+    )
+    context.say("the constructive path")
+    constructed, refusal = _constructed(context, ends)
+    return _Work(ends, line, merged, curve, constructed, refusal)
+
+
+def _merged(context: Context, ends: _Ends) -> paths.Merge | None:
+    """Both ends with their units aligned by weights; None where the units are not known."""
+    if ends.net is None:
+        return None
+    try:
+        spec = paths.permutation_spec(ends.net, ends.a)
+    except NotImplementedError:
+        return None
+    return paths.merge(ends.system, ends.a, ends.b, spec, key=jax.random.key(context.seed), progress=False)
+
+
+def _constructed(context: Context, ends: _Ends) -> tuple[_Constructed | None, str]:
+    """The path by way of annexes; or why there is none."""
+    if callable(ends.system.loss):
+        return None, "the loss is a function of its own, and nothing shows that it is convex in the outputs."
+    try:
+        if ends.net is None:
+            raise NotImplementedError("its layers are not known")
+        chains = tuple(paths.Layered.from_params(end, ends.net) for end in (ends.a, ends.b))
+    except NotImplementedError as reason:
+        return None, str(reason)
+    system = ends.system
+    first, second = (
+        System(paths.Layered.__call__, chain, system.x, system.y, loss=system.loss, reduction=system.reduction)
+        for chain in chains
+    )
+    key = jax.random.key(context.seed)
+    try:
+        condition0, condition1 = (
+            paths.feature_condition(
+                one, draws=2, steps=ends.size.annexes, batch=_BATCH, lr=2e-3, key=key, progress=False
+            )
+            for one in (first, second)
+        )
+        dropout0, dropout1 = (
+            paths.dropout_stability(one, draws=ends.size.masks, key=key, progress=False) for one in (first, second)
+        )
+        path = paths.connect(first, second, condition0, condition1)
+    except ValueError as reason:  # hidden layers of one unit leave no room
+        return None, str(reason)
+    bound = paths.path_bound(path, first, second, condition0, condition1, progress=False)
+    profile = paths.evaluate_path(first, path, 5, progress=False)
+    return _Constructed((condition0, condition1), (dropout0, dropout1), bound, profile), ""
+
+
+def _verdict(work: _Work) -> str:
+    rise = f"the loss rises by {work.line.value:.3g} on the straight line between two solutions"
+    found = work.constructed
+    if found is None:
+        return f"On a trained curve the loss stays below {work.curve.max:.3g} as sampled, while {rise}."
+    return f"A path is proved to stay below a loss of {found.bound.value:.3g}, while {rise}."
+
+
+def _sentences(work: _Work) -> tuple[str, ...]:
+    line, merged, curve, found = work.line, work.merged, work.curve, work.constructed
+    lines = [
+        f"{work.ends.origin} Their losses are {line.loss[0]:.3g} and {line.loss[-1]:.3g}.",
+        f"Straight line: a barrier of {line.value:.3g} above the mean of the ends, at {line.t_max:.2f} of the way; "
+        "found by looking, so a lower bound.",
+    ]
+    if merged is not None:
+        change = "falls" if merged.aligned.value < merged.naive.value else "does not fall"
+        lines.append(
+            f"Aligned units (permuted to match weights, which changes no output): the barrier {change} to "
+            f"{merged.aligned.value:.3g}; the average of the two networks has a loss of {merged.aligned_loss:.3g} with "
+            f"it, and {merged.naive_loss:.3g} without."
+        )
+    lines.append(
+        f"Trained curve (quadratic Bezier): the largest loss seen on it is {curve.max:.3g}, against "
+        f"{float(curve.line_loss.max()):.3g} on the line."
+    )
+    if found is None:
+        return (*lines, f"Constructive path: none, since {work.refusal}")
+    annexes = max(float(one.losses.max()) for one in found.conditions)
+    dropout = max(one.bound for one in found.dropout)
+    lines += [
+        f"Constructive path: {len(found.bound.kinds)} straight segments, on each of which the outputs are affine, as "
+        f"the weights show; so its greatest loss is that of one of its points, {found.bound.value:.3g}."
+        + ("" if found.bound.error is None else f" At most {100 * found.bound.error:.1f}% of answers go wrong on it."),
+        f"It goes by way of half-size networks on half of the frozen features, whose losses are at most {annexes:.3g}. "
+        f"Dropping half of the units instead leaves a loss of {dropout:.3g}: that condition explains "
+        + ("less." if dropout > annexes else "as much."),
+    ]
+    return tuple(lines)
+
+
+def _results(work: _Work) -> dict[str, Result]:
+    results: dict[str, Result] = {"straight line": work.line, "trained curve": work.curve}
+    if work.merged is not None:
+        results["merge"] = work.merged
+    if work.constructed is not None:
+        found = work.constructed
+        for i, name in enumerate(("first", "second")):
+            results[f"feature condition of the {name} solution"] = found.conditions[i]
+            results[f"dropout stability of the {name} solution"] = found.dropout[i]
+        results["bound of the constructive path"] = found.bound
+        results["loss along the constructive path"] = found.profile
+    return results
+
+
+def _charts(work: _Work) -> tuple[Drawable, ...]:
+    lines = {"straight line": (work.line.t, work.line.loss)}
+    if work.merged is not None:
+        lines["aligned units"] = (work.merged.aligned.t, work.merged.aligned.loss)
+    lines["trained curve"] = (work.curve.t, work.curve.loss)
+    found = work.constructed
+    if found is None:
+        return (path_chart(lines, {}),)
+    lines["constructive path"] = (found.profile.s, found.profile.loss)
+    levels = {"dropout": max(one.bound for one in found.dropout)}
+    layers = paths.LayerLosses(condition=found.conditions[0], dropout=found.dropout[0])
+    return path_chart(lines, levels), *layers.charts()
+
+
+def _table(work: _Work) -> Table:
+    ends = max(float(work.line.loss[0]), float(work.line.loss[-1]))
+    rows: list[tuple[Any, ...]] = [("the ends", ends, "exact"), ("straight line", _top(work.line), "sampled")]
+    if work.merged is not None:
+        rows.append(("aligned units", _top(work.merged.aligned), "sampled"))
+    rows.append(("trained curve", work.curve.max, "sampled"))
+    if work.constructed is not None:
+        rows.append(("constructive path", work.constructed.bound.value, "proved"))
+        rows.append(("dropout", max(one.bound for one in work.constructed.dropout), "exact, of the masks drawn"))
+    return Table(
+        name="largest-losses",
+        title="The largest loss on each way",
+        columns=("way", "largest loss", "stands"),
+        rows=tuple(rows),
+        caption="Sampled maxima are lower bounds.",
+    )
+
+
+def _top(line: paths.Barrier) -> float:
+    """The largest loss that was seen on a line, at its refined peak too."""
+    return max(float(line.loss.max()), line.value + float(line.loss[0] + line.loss[-1]) / 2)
