@@ -86,8 +86,8 @@ def path_bound(
     Raises:
         ValueError: the path does not start and end at the networks.
         NonFiniteError: the loss is NaN or infinite at a point. It is a FloatingPointError.
-        NotCertifiable: a segment whose outputs need not be affine, named with its layer; or a loss that was seen not to
-            be convex.
+        widescape.core.errors.NotCertifiable: a segment whose outputs need not be affine, named with its layer; or a loss
+            that was seen not to be convex.
         TypeError, ValueError: other arguments that do not fit.
 
     Cost: a forward pass over all data for each point, in float64.
