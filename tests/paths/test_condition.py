@@ -22,7 +22,8 @@ from widescape import arch
 from widescape.core.errors import CheckpointError, ShapeError
 from widescape.curvature import System
 from widescape.paths import draws as draws_module
-from widescape.paths.condition import ConditionReport, feature_condition
+from widescape.paths.annexes import Judged
+from widescape.paths.condition import ConditionReport, best_draw, feature_condition
 from widescape.paths.connection import connect
 from widescape.paths.layered import Layered
 from widescape.paths.path_proof import path_bound
@@ -589,3 +590,45 @@ def test_layers_of_another_call_are_refused(change, tmp_path):
         feature_condition(net, x, y, "cross_entropy", **{**options, **change})
     with pytest.raises(CheckpointError):
         feature_condition(net, x + 1, y, "cross_entropy", **options)
+
+
+def test_functions_of_the_same_name_that_do_something_else_are_another_call(tmp_path):
+    net, _, x, y = case(26, labels=False)
+    options = {"draws": 1, "steps": 2, "checkpoint": tmp_path}
+
+    def scaled(factor):
+        return lambda z, y: ((factor * z - y) ** 2).mean()
+
+    feature_condition(net, x, y, scaled(1.0), **options)
+    with pytest.raises(CheckpointError):
+        feature_condition(net, x, y, scaled(2.0), **options)
+    steeper = Layered(net.layers, lambda h: jnp.tanh(3 * h))
+    feature_condition(
+        Layered(net.layers, lambda h: jnp.tanh(1 * h)), x, y, "square", draws=1, steps=2, checkpoint=tmp_path / "a"
+    )
+    with pytest.raises(CheckpointError):
+        feature_condition(steeper, x, y, "square", draws=1, steps=2, checkpoint=tmp_path / "a")
+
+
+def test_annexes_of_a_network_in_half_precision_are_judged_as_they_are_kept():
+    net, _, x, y = case(27, dtype=np.float16)
+    report = feature_condition(net, x, y, "cross_entropy", draws=2, steps=40, lr=1e-2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(report.annexes)} == {np.dtype(np.float16)}
+    user = feature_condition(net, x, y, "cross_entropy", annex="user", annexes=report.annexes, subsets=report.subsets)
+    np.testing.assert_array_equal(user.losses, report.losses)
+    path = connect(net, net, report, report)
+    assert path_bound(path, net, net, report, report, x, y, "cross_entropy").value == pytest.approx(
+        report.bound, rel=1e-9
+    )
+
+
+def test_an_activation_that_clips_hands_nothing_through():
+    net, _, x, y = case(28, widths=(3, 8, 8, 3))
+    for phi in (jax.nn.relu6, lambda h: jnp.minimum(jax.nn.relu(h), 1e4)):
+        with pytest.raises(NotImplementedError, match="identity on positive numbers"):
+            feature_condition(Layered(net.layers, phi), x, y, "cross_entropy", annex="linear_passthrough")
+
+
+def test_the_draw_of_least_error_is_none_whose_outputs_are_not_numbers():
+    outcome = Judged(np.array([np.nan, 0.7, 0.9]), np.array([1.0, 0.5, 0.5]), np.ones(3))
+    assert [best_draw(outcome, select) for select in ("loss", "error")] == [1, 1]

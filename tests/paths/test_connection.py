@@ -487,3 +487,15 @@ def test_systems_of_chains_and_of_architectures_are_taken():
     of_chains = [System(lambda net, x: net(x), c, x, y, reduction="mean") for c in chains]
     again = connect(*of_chains, *reports)
     assert [bits_of(p) for p in again] == [bits_of(p) for p in path]
+
+
+def test_a_report_of_another_depth_and_a_chain_of_another_origin_are_refused():
+    x, y = np.eye(3), np.array([0, 1, 0])
+    deep, flat = (arch.fc(depth=depth, width=4, n_out=2, activation=arch.Relu()) for depth in (2, 1))
+    nets = [Layered.from_params(one.init(jax.random.key(0), (3,)), one) for one in (deep, flat)]
+    reports = [feature_condition(net, x, y, "cross_entropy", draws=1, steps=0) for net in nets]
+    with pytest.raises(ShapeError, match="`report1` is of a network with 2 layers; the networks have 3"):
+        connect(nets[0], nets[0], *reports)
+    plain = Layered(nets[0].layers, nets[0].activations)
+    with pytest.raises(ShapeError, match="from_params"):
+        connect(nets[0], plain, reports[0], reports[0])

@@ -71,6 +71,22 @@ def test_without_training_a_curve_is_the_straight_line(kind):
     assert curve.history.shape == (0,)
 
 
+def test_curves_share_a_program_per_optimizer_object_and_per_rate():
+    system = System(lambda w, x: x @ w, np.zeros(2), np.ones((3, 2)), np.ones(3))
+
+    def programs(*optimizers):
+        before = curves._advance._cache_size()
+        for optimizer in optimizers:
+            fit_curve(system, *ENDS, optimizer=optimizer, steps=2, num=2)
+        return curves._advance._cache_size() - before
+
+    one = optax.sgd(0.1)
+    assert programs(one, one, one) == 1
+    assert programs(0.07, 0.07, np.float64(0.07)) == 1
+    assert programs(optax.sgd(0.1), optax.sgd(0.1)) == 2
+    assert "a new one is compiled anew" in " ".join(fit_curve.__doc__.split())
+
+
 @pytest.mark.parametrize("kind", ["bezier", "polychain"])
 def test_positions_on_a_curve_are_combinations_of_its_control_points(kind):
     curve = fit_curve(valley, *ENDS, kind=kind, n_inner=2, steps=50, init_noise=0.5, stratified=True)

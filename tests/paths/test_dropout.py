@@ -13,6 +13,7 @@ from widescape.paths.condition import feature_condition
 from widescape.paths.connection import connect
 from widescape.paths.dropout import DropoutReport, dropout_stability
 from widescape.paths.layered import Layered
+from widescape.paths.objective import as_objective
 from widescape.paths.path_proof import path_bound
 
 
@@ -273,3 +274,22 @@ def test_activations_of_any_kind_can_be_dropped_from():
         report = dropout_stability(net, x, y, "square", draws=40, rescale="none")
         expected = min(half_squares(dropped(net, plain, x, m, [1.0]), y) for m in all_masks((5,), (2,)))
         assert report.bound == pytest.approx(expected, rel=1e-9)
+
+
+def test_masks_that_overflow_are_passed_over_and_refused_where_there_is_nothing_else():
+    huge = np.full((2, 4), 1e200)
+    net = Layered([(huge, None), (np.zeros((4, 4)), None), (np.zeros((4, 2)), None)], lambda h: h**2)
+    x, y = np.ones((3, 2)), np.array([0, 1, 0])
+    with pytest.raises(FloatingPointError):
+        dropout_stability(net, x, y, "cross_entropy", draws=3)
+
+
+def test_an_answer_that_is_no_number_or_a_tie_is_wrong():
+    net = Layered([(np.eye(2), None)], ())
+    _, objective = as_objective(net, np.eye(2), np.array([0, 1]), "cross_entropy")
+    assert objective.wrong(np.array([[np.nan, np.nan], [0.0, 1.0]])).tolist() == [True, False]
+    assert objective.wrong(np.array([[2.0, 2.0], [0.0, 1.0]])).tolist() == [True, False]
+    one = Layered([(np.ones((2, 1)), None)], ())
+    _, signs = as_objective(one, np.eye(2), np.array([0, 1]), lambda z, y: (z**2).mean())
+    assert signs.wrong(np.array([[0.0], [0.0]])).tolist() == [True, True]
+    assert signs.wrong(np.array([[-1.0], [np.nan]])).tolist() == [False, True]

@@ -382,3 +382,52 @@ class TestRefusals:
     def test_layers_that_act_in_no_known_way(self, arguments):
         with pytest.raises((ValueError, TypeError)):
             ChainLayer(**arguments)
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [
+        lambda h: jnp.tanh(h) * (1 + jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)),
+        lambda h: jnp.where(jnp.abs(h) < 1e4, h, h.mean(axis=-1, keepdims=True)),
+        lambda h: h + jnp.arange(h.shape[-1], dtype=h.dtype)[None],
+        lambda h: jnp.cumsum(h, axis=-1),
+        lambda h: h * h.shape[-1],
+        lambda h: jnp.sort(h, axis=0),
+        jax.nn.softmax,
+    ],
+    ids=["fixed noise", "far away", "place", "sum", "width", "sorted", "softmax"],
+)
+def test_what_depends_on_other_entries_or_on_the_place_is_no_activation(phi):
+    layers = [(np.ones((2, 3)), None), (np.ones((3, 1)), None)]
+    with pytest.raises(NotImplementedError, match="hidden layer 1 mixes"):
+        Layered(layers, phi)
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [
+        jax.nn.relu6,
+        jax.nn.gelu,
+        jax.nn.silu,
+        jax.nn.elu,
+        jnp.sqrt,
+        lambda h: jnp.where(h > 0, h, 0.01 * h) ** 3,
+        lambda h: jnp.clip(h, -1, 1),
+        jax.jit(lambda h: jnp.sin(h) + h**2),
+        arch.Relu(),
+        arch.Gelu(),
+        arch.Erf(),
+        arch.Sign(),
+        arch.Hermite(3),
+        arch.Polynomial((0.0, 1.0, 0.5)),
+        arch.Tanh(),
+        arch.Softplus(),
+        arch.Rbf(),
+        arch.ABRelu(-0.5, 1.0),
+        arch.Gaussian(),
+        arch.Cos(),
+    ],
+    ids=lambda phi: getattr(phi, "__name__", type(phi).__name__),
+)
+def test_elementwise_functions_of_every_kind_are_activations(phi):
+    assert Layered([(np.ones((2, 3)), None), (np.ones((3, 1)), None)], phi).widths == (2, 3, 1)

@@ -160,6 +160,32 @@ def test_a_search_that_is_cut_off_says_so(rng):
     assert not found.status.ok
 
 
+def test_one_sweep_is_optimal_and_enough_where_no_leaf_joins_two_groups(rng):
+    a, b = chain(rng, 3, 20, 2), chain(rng, 3, 20, 2)
+    one, many = (weight_matching(mlp_spec(1), a, b, max_sweeps=sweeps) for sweeps in (1, 100))
+    assert one.status is AlignmentStatus.OK
+    assert one.evidence("permutations").kind == "proved"
+    assert one == many
+    assert one.num_sweeps == 1
+    assert one.objective[1] > one.objective[0]
+
+
+def test_a_gain_within_rounding_of_the_norms_is_not_taken():
+    a, b = {"w": np.array([1e6, 1.0, 0.0])}, {"w": np.array([1e6, 0.0, 0.9])}
+    assert weight_matching({"P": [("w", 0)]}, a, b).permutations["P"].tolist() == [0, 1, 2]
+    b["w"][2] = 1.1
+    assert weight_matching({"P": [("w", 0)]}, a, b).permutations["P"].tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("large", ["a", "b"])
+@pytest.mark.parametrize("hidden", [1, 2])
+def test_parameters_whose_norm_overflows_are_refused_by_name(rng, large, hidden):
+    given = {name: chain(rng, 3, *[4] * hidden, 2) for name in "ab"}
+    given[large] = jax.tree.map(lambda leaf: 1e200 * leaf, given[large])
+    with pytest.raises(NonFiniteError, match=f"norm of `{large}` overflows.* changes no permutation"):
+        weight_matching(mlp_spec(hidden), given["a"], given["b"])
+
+
 def test_the_scale_of_a_network_does_not_matter(rng):
     a, b = chain(rng, 3, 9, 9, 2), chain(rng, 3, 9, 9, 2)
     small, large = ({"layers": [(f * w, f * c) for w, c in b["layers"]]} for f in (1e-14, 1e14))

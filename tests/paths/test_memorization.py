@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from widescape.core.errors import DtypeError, ShapeError
+from widescape.paths import memorization
 from widescape.paths.layered import Layered
 from widescape.paths.memorization import memorization_probe
 from widescape.paths.tradeoff import feature_tradeoff
@@ -44,6 +45,18 @@ def test_numbers_are_fitted_up_to_a_tolerance_and_have_no_errors(rng):
     assert probe.charts()[0].y_label == "loss"
 
 
+def test_the_loss_is_that_of_the_draw_of_least_error_and_among_these_of_least_loss(monkeypatch):
+    class Reached:
+        errors = np.array([0.5, 0.25, 0.25, 0.75])
+        losses = np.array([0.1, 0.4, 0.3, 0.2])
+
+    monkeypatch.setattr(memorization, "trained", lambda *_, **__: (None, Reached))
+    probe = memorization_probe(CORNERS, XOR, [2], draws=4)
+    assert (probe.losses.tolist(), probe.errors.tolist()) == ([0.3], [0.25])
+    (meaning,) = (row["meaning"] for row in probe.table() if row["name"] == "losses")
+    assert "least error, and among these of least loss" in meaning
+
+
 def test_features_of_another_scale_and_shape_are_the_same_problem(rng):
     x = rng.normal(size=(12, 2, 3)).astype(np.float32)
     y = rng.integers(0, 2, 12)
@@ -78,6 +91,12 @@ def test_constant_zero_features_are_taken(rng):
         ({"F": np.array([["a"]] * 4)}, DtypeError, "`F`"),
         ({"y": np.array([0, 1, -1, 0])}, ValueError, "-1"),
         ({"y": np.array([0, 1])}, ShapeError, "`y`"),
+        ({"y": np.array([0, 1, 1, 0, 1])}, ShapeError, r"`y` has shape \(5,\), but `F` has 4 examples"),
+        ({"y": np.array([], int)}, ShapeError, r"`y` has shape \(0,\), but `F` has 4 examples"),
+        ({"y": np.ones(3)}, ShapeError, r"`y` has shape \(3,\), but `F` has 4 examples"),
+        ({"y": np.ones((2, 4))}, ShapeError, r"`y` has shape \(2, 4\), but `F` has 4 examples"),
+        ({"y": 1.0}, ShapeError, r"`y` has shape \(\), but `F` has 4 examples"),
+        ({"y": np.ones((4, 0))}, ShapeError, r"`y` has shape \(4, 0\)"),
         ({"steps": 0}, ValueError, "steps"),
         ({"lr": -1.0}, ValueError, "lr"),
         ({"tol": 0.0}, ValueError, "tol"),

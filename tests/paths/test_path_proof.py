@@ -430,8 +430,33 @@ def test_on_digits_the_path_stays_near_zero_loss_and_the_line_and_dropout_are_fa
     assert min(dropped) >= 0.4
     assert min(dropped) / found.value >= 50
     assert found.value == pytest.approx(found.reports_value, rel=1e-9)
-    sampled = [system.value(system.vector(path.segment(i, 0.5))) for i in range(path.num_segments)]
-    assert max(sampled) <= found.value * (1 + 1e-4)
+    double, exact = system.as_float64(), path.map(Layered.as_float64)
+    sampled = [double.value(double.vector(exact.segment(i, t))) for i in range(path.num_segments) for t in (0.25, 0.5)]
+    assert max(sampled) <= found.value * (1 + 1e-6)
     worse = [dropout.as_condition() for dropout in dropouts]
     of_dropout = path_bound(connect(*nets, *worse), *nets, *worse, *objective)
     assert of_dropout.value == pytest.approx(max(dropped), rel=1e-5)
+
+
+def test_a_loss_of_ones_own_bounds_from_below_for_nothing_shows_that_it_is_convex():
+    """sin^2(2 pi z) vanishes at both ends and in the middle of a segment, and is 1 between."""
+    ends = [Layered([(np.full((1, 1), w), None)], ()) for w in (0.0, 1.0)]
+    path = PiecewiseLinearPath(ends, ("readout",))
+    x, y = np.ones((1, 1)), np.zeros(1)
+
+    def waves(z, y):
+        return jnp.mean(jnp.sin(2 * jnp.pi * z[:, 0]) ** 2)
+
+    found = path_bound(path, *ends, None, None, x, y, waves)
+    assert found.value < 1e-12
+    assert (found.evidence("value").kind, found.evidence("value").side) == ("bound", "lower")
+    assert path_bound(path, *ends, None, None, x, y, "square").evidence("value").kind == "proved"
+
+
+def test_reported_losses_are_compared_where_they_belong_to_the_ends_only():
+    path, net0, net1, _, reports, x, y = genuine(3)
+    loss = "square" if y.dtype.kind == "f" else "cross_entropy"
+    same = path_bound(path, net0, net1, *reports, x, y, loss)
+    assert same.reports_value == pytest.approx(same.value, rel=1e-9)
+    assert path_bound(path, net0, net1, *reports, 2 * x, y, loss).reports_value is None
+    assert path_bound(path, net0, net1, *reports[::-1], x, y, loss).reports_value is None

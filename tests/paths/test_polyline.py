@@ -86,6 +86,23 @@ def test_single_precision_stays_single(dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(path(0.3))} == {np.dtype(dtype)}
 
 
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, jnp.bfloat16, np.float64])
+def test_between_ends_whose_difference_overflows_a_path_stays_finite(dtype, make):
+    largest, eps = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).eps)
+    third = np.asarray(largest / 3, dtype)
+    given = [np.array([sign * largest, largest, third], dtype) for sign in (-1, 1)]
+    with jax.enable_x64(dtype == np.float64):
+        path = PiecewiseLinearPath([make(end) for end in given])
+        for t in (0.1, 0.5, 0.9, 0.999):
+            point = path(t)
+            assert point.dtype == dtype
+            found = np.asarray(point).astype(np.float64)
+            assert found[0] / largest == pytest.approx(2 * t - 1, abs=4 * eps)
+            assert found[1:].tolist() == [largest, float(third)]  # equal ends, exactly
+        assert [np.asarray(path(t)).tolist() for t in (0, 1)] == [end.tolist() for end in given]
+
+
 def test_arrays_of_jax_are_points_too():
     path = PiecewiseLinearPath([jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32)])
     np.testing.assert_allclose(np.asarray(path(0.25)), 0.25, rtol=1e-7)

@@ -264,6 +264,52 @@ def test_a_gap_of_a_few_rounding_errors_is_not_decided_but_one_of_1e_9_is():
     assert narrow.evidence("separable").kind == "sampled"
 
 
+def independent(F):
+    """Whether the rows (x, 1) of multiples of 2^-44 are linearly independent, by elimination modulo a prime."""
+    prime = 2**31 - 1
+    rows = [[int(v * 2**44) % prime for v in np.append(x, 1.0)] for x in F]
+    assert all(float(int(v * 2**44)) == v * 2**44 for v in F.ravel())
+    left = np.array(rows, np.int64)
+    for _ in range(len(left)):
+        column = np.flatnonzero(left[0])
+        if not len(column):
+            return False
+        scale = pow(int(left[0, column[0]]), -1, prime)
+        pivot = left[0] * scale % prime
+        left = (left[1:] - left[1:, column[:1]] * pivot[None]) % prime
+    return True
+
+
+def test_multipliers_that_cancel_up_to_rounding_alone_are_no_verdict_and_bound_the_margin():
+    draw = np.random.default_rng(0)
+    codes, directions = draw.integers(-1, 2, (40, 38)), draw.integers(-1, 2, (38, 200))
+    dependent = (codes @ directions).astype(float)
+    y = (np.linalg.svd(np.c_[codes, np.ones(40)].T)[2][-1] > 0).astype(int)  # by the only affine relation of the rows
+    F = dependent.copy()
+    F[0] += 2.0**-44 * draw.integers(-1, 2, 200)
+    assert independent(F)  # so that every labeling is separable
+    assert not independent(dependent)  # and this one is not
+    for rows in (F, dependent):
+        result = linear_separability(rows, y)
+        assert (result.separable, result.status, result.margin) == (None, SeparabilityStatus.PRECISION, None)
+        assert result.evidence("separable").kind == "sampled"
+        assert 0 < result.residual < 1e-11
+        assert (result.multipliers > 0).all()
+        assert result.multipliers.sum() == pytest.approx(1, rel=1e-12)
+        assert sorted(result.conflict_rows.tolist()) == list(range(40))
+        np.testing.assert_allclose(combination(rows, y, result), 0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_random_labels_of_ten_classes_at_the_size_of_digits_are_refuted_with_certainty():
+    draw = np.random.default_rng(1)
+    F, y = draw.normal(size=(1437, 64)), draw.integers(0, 10, 1437)
+    result = linear_separability(F, y)
+    check(F, y, result)
+    assert result.separable is False
+    assert "exact multipliers" in result.evidence("separable").note
+
+
 def test_limits_leave_the_question_open_with_the_best_map_found(rng):
     F, y = rng.normal(size=(300, 10)), rng.integers(0, 3, 300)
     small = linear_separability(F, y, max_constraints=10)

@@ -127,6 +127,27 @@ def test_several_pairs_give_a_mean_and_its_standard_error():
     assert (one.evidence("barrier").kind, many.evidence("barrier").kind) == ("sampled", "estimate")
 
 
+def test_stability_stands_on_a_barrier_that_is_searched_for():
+    """A wall narrower than the distance of the positions goes unseen: the verdict is no identity."""
+
+    def apart(w, key, start, stop):
+        return w + sign(key, 0)
+
+    def wall(w):
+        return jnp.exp(-((jnp.sum(w) - 0.123456) ** 2) / 1e-12)
+
+    key = next(k for k in map(jax.random.key, range(20)) if _parted(k))
+    found = instability(apart, wall, np.zeros(1), [0], key, stop=1)
+    assert abs(found.end_losses).max() < 1e-9
+    assert found.barrier[0] < 0.02 < wall(0.123456)
+    assert found.first_stable_k == 0
+    assert (found.evidence("stable").kind, found.evidence("first_stable_k").kind) == ("sampled", "sampled")
+
+
+def _parted(root):
+    return len({float(sign(named_key(root, "sibling", 0, i), 0)) for i in range(2)}) == 2
+
+
 def test_another_key_draws_other_siblings():
     def ends(key):
         return instability(walk, lambda w: -jnp.sum(w**2), np.zeros(1), [0], key, stop=16).end_losses.ravel().tolist()

@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> None:
     report = survey.survey(labeled_system(), name="my model")
-    assert [c.name for c in report.chapters] == ["finite-networks", "loss-landscape"]
+    assert [c.name for c in report.chapters] == ["finite-networks", "loss-landscape", "solution-paths"]
     assert "layers of the network" in report.left_out["The infinite-width limit"]
     assert report.title == "Survey of my model"
     assert "60 examples, of which 12 drawn at random are held out" in report.subject
@@ -62,7 +62,12 @@ def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> 
 def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
     net = arch.fc(2, 8, 3, activation=arch.Gelu(), w_std=1.4, b_std=0.1)
     report = survey.survey(labeled_system(net))
-    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks", "loss-landscape"]
+    assert [c.name for c in report.chapters] == [
+        "infinite-limit",
+        "finite-networks",
+        "loss-landscape",
+        "solution-paths",
+    ]
     assert report.left_out == {}
     assert report.provenance["network"] == repr(net)
 
@@ -71,7 +76,7 @@ def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
 def test_a_network_without_a_limit_leaves_out_what_needs_one(quick: None) -> None:
     net = arch.fc(1, 8, 3, activation=arch.Gelu(), param="standard")
     report = survey.survey(labeled_system(net))
-    assert [c.name for c in report.chapters] == ["finite-networks", "loss-landscape"]
+    assert [c.name for c in report.chapters] == ["finite-networks", "loss-landscape", "solution-paths"]
     assert "no limit" in report.left_out["The infinite-width limit"]
 
 
@@ -88,7 +93,12 @@ def test_regression_has_no_classes(quick: None) -> None:
     net = arch.fc(1, 8, 1, activation=arch.Gelu())
     system = System(net.apply, net.init(jax.random.key(0), (4,), dtype="float64"), x, np.sin(x[:, :1]))
     report = survey.survey(system, test=(x[:5] + 0.1, np.sin(x[:5, :1])))
-    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks", "loss-landscape"]
+    assert [c.name for c in report.chapters] == [
+        "infinite-limit",
+        "finite-networks",
+        "loss-landscape",
+        "solution-paths",
+    ]
     assert "of the variance of 5 test targets" in report.chapters[0].verdict
     assert "the test set that came with it" in report.subject
     assert "score of the function" not in report.chapters[1].results

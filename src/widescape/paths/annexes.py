@@ -174,7 +174,7 @@ def trained(
             chosen = np.stack([next(rows) for _ in range(piece)])
             count = min(piece, steps - first)
             own, state = _descend(shape, objective.loss, own, state, features, y, subsets, chosen, count, lr)
-            now = jax.tree.map(np.asarray, own)
+            now = jax.tree.map(lambda leaf, like: np.asarray(leaf).astype(like.dtype), own, stack)
             kept, best = _better(kept, best, now, judged(net, start, now, subsets, objective))
     return kept, best
 
@@ -193,7 +193,7 @@ def passthrough(
         rows: the units that are read; None for all inputs.
         widths: hidden widths of the annex, each at least c.
         objective: data and loss.
-        steps: of L-BFGS, where the loss is not the square loss.
+        steps: of L-BFGS, where the loss is not the square loss; at most 200.
     """
     last = net.num_layers - 1
     w, how = net.layers[start][0], net.how[start]
@@ -206,7 +206,7 @@ def passthrough(
     linear = Layered([(np.zeros((inputs, outputs)), np.zeros(outputs))], ())
     start_stack: Pairs = ((np.zeros((1, inputs, outputs)), np.zeros((1, outputs))),)
     whole = Objective(chosen, objective.y, objective.loss, objective.square, objective.labels)
-    (fit_w, fit_b), *_ = member(_readouts(linear, 0, start_stack, None, whole, steps), 0)
+    (fit_w, fit_b), *_ = member(_readouts(linear, 0, start_stack, None, whole, min(steps, _READOUT_STEPS)), 0)
     if start == last:
         return ((fit_w.astype(w.dtype), fit_b.astype(w.dtype)),)
     logits = chosen @ fit_w + fit_b

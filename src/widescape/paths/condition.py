@@ -124,8 +124,10 @@ def feature_condition(
         y: labels (n,) or numbers; None takes the system's.
         loss: maps (outputs (n, c), y) to one number, convex in the outputs; or ``"cross_entropy"`` or ``"square"``,
             means over examples, the latter of half the squared distance. None takes the system's.
-        keep: share of the units that annexes may read; their own widths are the rest, at most half of each layer.
-        widths: hidden widths m_1 ... m_{L-1} of the annexes, in place of those that follow from `keep`.
+        keep: share of the units that annexes read, rounded; their own widths are the rest. At most half of a layer can
+            be annexes, so below 0.5 half of it is read all the same.
+        widths: hidden widths m_1 ... m_{L-1} of the annexes, in place of those that follow from `keep`; the n_l - m_l
+            others are read.
         draws: subsets of each layer that are tried, half of them with random weights and half with those of the network
             itself between randomly kept units, at the best output scale. The input has no subsets, so there are two at
             most.
@@ -204,7 +206,7 @@ def feature_condition(
         progress=progress,
     )
     found = [job.of_layer(layer) for layer in track(range(chain.num_layers), "layers", show=progress)]
-    chosen = [_chosen(outcome, select) for _, _, outcome in found]
+    chosen = [best_draw(outcome, select) for _, _, outcome in found]
     return assembled(
         chain,
         objective,
@@ -372,7 +374,7 @@ def _require_half(layer: int, n: int, m: int) -> None:
 
 
 def _require_passthrough(chain: Layered, sizes: Sequence[int]) -> None:
-    probe = np.linspace(0, 3, 7, dtype=np.float32)[:, None]
+    probe = np.concatenate([np.zeros(1), np.logspace(-6, 6, 49)]).astype(np.float32)[:, None]
     outputs = chain.widths[-1]
     for layer, (w, b) in enumerate(chain.layers, 1):
         if b is None:
@@ -392,7 +394,8 @@ def _require_passthrough(chain: Layered, sizes: Sequence[int]) -> None:
             )
 
 
-def _chosen(outcome: Judged, select: Select) -> int:
+def best_draw(outcome: Judged, select: Select = "loss") -> int:
+    """The draw of least loss, or of least error and among these of least loss; NaN comes last."""
     if select == "error" and outcome.errors is not None:
         return int(np.lexsort((outcome.losses, outcome.errors))[0])
     return int(np.argmin(np.where(np.isnan(outcome.losses), np.inf, outcome.losses)))

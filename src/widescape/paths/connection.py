@@ -59,6 +59,11 @@ def connect(
     _require_alike(first, last)
     if first.num_layers == 1:
         return PiecewiseLinearPath((first, last), ("readout",))
+    for report, name in ((report0, "report0"), (report1, "report1")):
+        if len(report.widths) != first.num_layers - 1:
+            raise ShapeError(
+                f"`{name}` is of a network with {len(report.widths) + 1} layers; the networks have {first.num_layers}."
+            )
     for layer, (m0, m1) in enumerate(zip(report0.widths, report1.widths, strict=True), 1):
         if m0 + m1 > first.widths[layer]:
             raise ShapeError(
@@ -242,5 +247,9 @@ def _require_alike(a: Layered, b: Layered) -> None:
             )
         if w0.dtype != w1.dtype:
             raise ShapeError(f"layer {i} holds {w0.dtype} in `net0` and {w1.dtype} in `net1`; convert one of them.")
+    if a.origin != b.origin:
+        raise ShapeError(
+            "`net0` and `net1` were not made from the same kind of PyTree; make both by from_params, or none of them."
+        )
     if a.activations != b.activations or a.how != b.how:
         raise ShapeError("`net0` and `net1` have different activations or ways of acting; they are different networks.")

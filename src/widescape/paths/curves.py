@@ -149,7 +149,9 @@ def fit_curve(
         n_inner: control points that are trained.
         steps: how many to take.
         optimizer: an optax transformation, or a rate of gradient descent. None for that of the paper: momentum 0.9,
-            the rate constant for half of the steps, then falling linearly to 1% at 90% of them.
+            the rate constant for half of the steps, then falling linearly to 1% at 90% of them. The compiled program
+            belongs to the object: for several curves give the same one, since a new one is compiled anew each time
+            even if it is alike; or give a rate, which is compiled once.
         lr: the constant rate of the paper's schedule; the default is that of its VGG16. Not used with an `optimizer`.
         key: draws positions and noise; `jax.random.key(0)` if None.
         init_noise: standard deviation of Gaussian noise on the inner points where they start, in units of

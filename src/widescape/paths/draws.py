@@ -10,10 +10,11 @@ import numpy as np
 from widescape.core.random import named_generator
 from widescape.paths.annexes import Judged, he_uniform, judged, passthrough, restricted, scaled, stacked, trained
 from widescape.paths.layered import Layered, Pairs
-from widescape.paths.objective import Objective
+from widescape.paths.objective import Objective, outputs_of
 from widescape.train import checkpoint as _checkpoint
 
 AnnexMode = Literal["train", "linear_passthrough", "user"]
+_PROBED = 64  # examples whose outputs tell activations apart
 Outcome = tuple[np.ndarray | None, Pairs, Judged]
 
 
@@ -113,10 +114,13 @@ class Draws:
     def _fingerprint(self, layer: int) -> str:
         """What two calls must share to train the same annexes of a layer."""
         numbers = (layer, self.mode, self.sizes, self.count, self.steps, self.lr, self.batch)
-        text = f"{numbers} {self.chain.activations} {self.chain.how} {self.objective.loss}"
-        key = jax.random.key(0) if self.key is None else self.key
+        chain, objective, key = self.chain, self.objective, jax.random.key(0) if self.key is None else self.key
+        outputs = outputs_of(chain, objective.x[:_PROBED])  # functions are known by what they do, not by their names
+        probes = np.random.default_rng(0).standard_normal((3, objective.num_examples, chain.widths[-1]))
         return _checkpoint.fingerprint(
-            text, self.chain.layers, self.objective.x, self.objective.y, self.fixed or (), self.given or (), key
+            f"{numbers} {chain.how}",
+            (chain.layers, objective.x, objective.y, self.fixed or (), self.given or ()),
+            (key, outputs, objective.values(probes)),
         )
 
 

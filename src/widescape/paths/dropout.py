@@ -7,12 +7,13 @@ import numpy as np
 
 from widescape.core import checks
 from widescape.core.chart import Chart
+from widescape.core.errors import NonFiniteError
 from widescape.core.evidence import EXACT, Evidence, bound
 from widescape.core.progress import track
 from widescape.core.random import named_generator
 from widescape.core.result import Result, quantity
 from widescape.paths.annexes import Judged, judged, member, restricted, scaled
-from widescape.paths.condition import ConditionReport, assembled, condition_chart, own_loss
+from widescape.paths.condition import ConditionReport, assembled, best_draw, condition_chart, own_loss
 from widescape.paths.draws import random_subsets
 from widescape.paths.layered import Layered, Pairs
 from widescape.paths.objective import Objective, TotalLoss, as_objective
@@ -28,7 +29,9 @@ class DropoutReport(Result):
     losses: np.ndarray = quantity(_OF_DRAWS, "least loss with units dropped from layer l on, l = 1 ... L-1")
     errors: np.ndarray | None = quantity(_OF_DRAWS, "share of wrong answers there; None where targets are no labels")
     bound: float = quantity(
-        bound("upper", "of the least epsilon for which the network is dropout stable, less its own loss"),
+        bound(
+            "upper", "of the least one over all masks; less the network's own loss it bounds the epsilon of stability"
+        ),
         "max of the losses over layers; with one layer the network's own loss",
     )
     masks: tuple[tuple[np.ndarray, ...], ...] = quantity(
@@ -96,7 +99,7 @@ def dropout_stability(
         ValueError, TypeError, NotImplementedError, NonFiniteError: as for `feature_condition`.
 
     Cost: draws x (L-1) passes of about a quarter of the network over all data, in float64; with ``"scalar"`` about 90
-    losses of each.
+    losses of each. Memory for the kept weights of all draws of one layer, about draws x |params| / 4.
 
     Example:
         >>> from widescape.paths.layered import Layered
@@ -120,8 +123,10 @@ def dropout_stability(
         _of_layer(chain, objective, layer, kept, draws, rescale, key)
         for layer in track(range(1, chain.num_layers), "dropout", show=progress)
     ]
-    best = [int(np.argmin(outcome.losses)) for _, _, outcome in found]
+    best = [best_draw(outcome) for _, _, outcome in found]
     losses = np.array([float(outcome.losses[k]) for (_, _, outcome), k in zip(found, best, strict=True)])
+    if not np.isfinite(losses).all():
+        raise NonFiniteError(f"dropping units leaves losses {losses.tolist()}; scale the network or the data.")
     masks = tuple(tuple(part[k] for part in own_masks) for (own_masks, _, _), k in zip(found, best, strict=True))
     annexes = tuple(member(stack, k) for (_, stack, _), k in zip(found, best, strict=True))
     outcomes = [outcome for _, _, outcome in found]

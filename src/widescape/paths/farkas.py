@@ -14,7 +14,6 @@ TOLERANCE = 1e-12
 
 ROUNDOFF = np.finfo(np.float64).eps / 2
 BY_EXACT_MULTIPLIERS = certified("the residual is small enough for exact multipliers to exist beside these")
-BY_MULTIPLIERS = certified(f"multipliers whose residual is below {TOLERANCE:g} of the largest feature vector")
 _LARGEST_DENSE = 20_000_000  # entries of a matrix whose singular values are computed
 _LARGEST_RATIONAL = 300_000  # products in an elimination in rational arithmetic
 
@@ -27,13 +26,13 @@ class Map(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """Multipliers of constraints, and what they prove."""
+    """Multipliers of constraints, and what proves that exact ones exist; None if nothing does."""
 
     multipliers: np.ndarray
     rows: np.ndarray
     classes: np.ndarray
     residual: float
-    evidence: Evidence
+    evidence: Evidence | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def conflict_of(problem: Problem, chosen: np.ndarray, multipliers: np.ndarray) -
     if residual > TOLERANCE * largest + rounding:
         return None
     exact = _spanned(matrix[:, 1:].reshape(len(rows), -1), weights, residual + rounding)
-    evidence = BY_EXACT_MULTIPLIERS if exact else BY_MULTIPLIERS
+    evidence = BY_EXACT_MULTIPLIERS if exact else None
     return Conflict(weights, problem.original[rows], problem.classes[wrong], residual + rounding, evidence)
 
 
@@ -88,11 +87,12 @@ def rational(features: np.ndarray, conflict: Conflict, labels: np.ndarray) -> bo
     Elimination of the rows (e_y - e_k) (x, 1) one after the other, each with the combination that it stands for: the
     first that vanishes gives the multipliers, the only ones if the conflict is minimal.
     """
-    extended = np.array([[*map(Fraction, features[i]), Fraction(1)] for i in conflict.rows.tolist()], dtype=object)
-    matrix = _constraints(extended, labels[conflict.rows], conflict.classes)[:, 1:].reshape(len(extended), -1)
-    size = len(matrix)
-    if size * matrix.size > _LARGEST_RATIONAL:
+    own, size = labels[conflict.rows], len(conflict.rows)
+    involved = len(np.union1d(own, conflict.classes))
+    if size**2 * (involved - 1) * (features.shape[1] + 1) > _LARGEST_RATIONAL:
         return None
+    extended = np.array([[*map(Fraction, features[i]), Fraction(1)] for i in conflict.rows.tolist()], dtype=object)
+    matrix = _constraints(extended, own, conflict.classes)[:, 1:].reshape(size, -1)
     table = np.concatenate([matrix, np.eye(size, dtype=int).astype(object)], axis=1)
     pivots: list[tuple[int, np.ndarray]] = []
     for row in table:

@@ -15,10 +15,16 @@ from widescape.core import checks
 from widescape.core.errors import DtypeError, ShapeError
 from widescape.core.precision import double_scope
 from widescape.curvature import System
+from widescape.curvature.program import bodies_of, constants, equations
 from widescape.curvature.request import hashable
 
 Function = Callable[[jax.Array], jax.Array]
 Pairs = tuple[tuple[Any, Any], ...]
+_MIXING = frozenset(
+    {"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "dynamic_slice", "dynamic_update_slice", "fft"}
+    | {"gather", "rev", "scatter", "scatter-add", "sort", "transpose"}
+)
+"""Operations that keep the shape of an array and mix its entries."""
 
 
 @dataclass(frozen=True)
@@ -399,20 +405,44 @@ def _activation(function: Any, index: int) -> Function:
     if not callable(function) and not isinstance(function, arch.Layer):
         raise TypeError(f"`activation` of hidden layer {index + 1} is {function!r}; give an elementwise function.")
     phi: Function = _Elementwise(function) if isinstance(function, arch.Layer) else hashable(function)
-    probe = jnp.asarray([[-1.7, 0.3, 0.9], [0.6, -0.4, 1.3], [-0.8, 2.1, -1.1]], "float32")
+    probe = jnp.asarray([[-1.7, 3e-3, 0.9], [60.0, -0.4, 1e3]], "float32")
     try:
-        jax.eval_shape(phi, probe)
+        program = jax.make_jaxpr(phi)(probe)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"the activation of hidden layer {index + 1} takes no JAX arrays; write it with jax.numpy."
         ) from error
-    whole, alone = np.asarray(phi(probe)), np.asarray(phi(probe.reshape(-1, 1)))
-    if whole.size != alone.size or not np.allclose(whole.reshape(-1), alone.reshape(-1), rtol=1e-5, atol=1e-6):
+    mixing = _mixing_operation(program, probe.shape)
+    whole, alone = (np.asarray(phi(part)).reshape(-1) for part in (probe, probe.reshape(-1, 1)))
+    if mixing or whole.size != alone.size or not np.allclose(whole, alone, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise NotImplementedError(
-            f"the activation of hidden layer {index + 1} mixes units or examples; a chain takes elementwise functions "
-            "alone."
+            f"the activation of hidden layer {index + 1} mixes units or examples, or depends on their place"
+            + (f" (its operation {mixing})" if mixing else "")
+            + "; a chain takes elementwise functions alone."
         )
     return phi
+
+
+def _mixing_operation(program: Any, shape: tuple[int, ...]) -> str:
+    """The first operation of a program that is not seen to act on single entries; empty if all of them are.
+
+    Everything in it has the shape of the input or is one number, nothing of that shape comes from numbers alone but by
+    repetition, and no number comes from an array.
+    """
+    if any(np.shape(held) != () for held in constants(program)):
+        return "on arrays of its own"
+    for equation in equations(program.jaxpr):
+        if any(True for _ in bodies_of(equation)):
+            continue
+        name = equation.primitive.name
+        reads = {tuple(v.aval.shape) for v in equation.invars}
+        for out in equation.outvars:
+            made = tuple(out.aval.shape)
+            repeats = name == "broadcast_in_dim" and reads <= {()}
+            entrywise = made == shape and shape in reads and reads <= {(), shape} and name not in _MIXING
+            if not (repeats and made == shape) and not entrywise and not (made == () and reads <= {()}):
+                return name
+    return ""
 
 
 def _scaled(value: Any, factor: float) -> np.ndarray:

@@ -25,6 +25,7 @@ Kind = Literal["pearson", "inner"]
 _GAIN = 1e-12  # of |a| |b|: what a sweep must add to count
 _CONSTANT = 8  # roundings of the largest activation: a unit that varies by less is constant
 _LONE = "P1"
+_SEPARATE = proved("no leaf joins two groups: linear assignments are optimal, up to 1e-12 |a| |b| for each")
 
 
 class AlignmentStatus(Status):
@@ -47,7 +48,9 @@ class Alignment(Result):
     objective: np.ndarray = quantity(
         EXACT, "inner product of a and the permuted b: at the start and after each sweep, (num_sweeps + 1,)"
     )
-    num_sweeps: int = quantity(EXACT, "sweeps over all groups, the last one without gain included")
+    num_sweeps: int = quantity(
+        EXACT, "sweeps over all groups, a last one without gain included; 1 where groups do not interact"
+    )
     similarity_before: float = quantity(EXACT, "cosine of a and b; 0 if one of them is zero")
     similarity_after: float = quantity(EXACT, "cosine of a and the permuted b; 0 if one of them is zero")
 
@@ -75,10 +78,11 @@ def weight_matching(
     """Permutations pi of the units of b for which the inner product <a, pi b> of all parameters is large.
 
     The same as a small distance |a - pi b|. Coordinate ascent from the identities: for one group after the other, in
-    random order, a linear assignment finds the best permutation given those of the other groups, until a whole sweep
-    gains less than 1e-12 |a| |b|. So <a, pi b> never decreases, and with a single group it is the largest there is.
-    (A group that permutes two axes of one leaf gives a quadratic problem; there a permutation is taken only if it
-    gains.) Biases take part as far as `spec` lists them. In float64.
+    random order, a linear assignment finds the best permutation given those of the other groups, which is taken if it
+    gains more than 1e-12 |a| |b|. This ends with the first sweep in which no group gains so much; or after one sweep if
+    no leaf joins two groups, as with a single group: then <a, pi b> is the largest there is, up to that much for each
+    group. It never decreases. (A group that permutes two axes of one leaf gives a quadratic problem, which the
+    assignment need not solve.) Biases take part as far as `spec` lists them. In float64.
 
     Args:
         spec: the axes of each group.
@@ -89,11 +93,12 @@ def weight_matching(
         progress: show a progress bar; None shows it on a terminal.
 
     Returns:
-        an `Alignment` with status MAX_SWEEPS if the last sweep still gained. Units that are alike, as dead ones, are
-        paired in any way: the function is recovered, the indices need not be.
+        an `Alignment` with status MAX_SWEEPS if the last sweep still gained and groups interact. Units that are alike,
+        as dead ones, are paired in any way: the function is recovered, the indices need not be.
 
     Raises:
         ShapeError, DtypeError, TypeError, ValueError: arguments that do not fit; a specification names its group.
+        NonFiniteError: |a| or |b| overflows.
 
     Cost: for each visit to a group of n units with m parameters, 2 n m flops, a copy of the leaves that it shares with
     other groups, and an assignment, O(n^3) at worst.
@@ -111,14 +116,14 @@ def weight_matching(
     generator = named_generator(key, "weight_matching")
     permutations = {group: np.arange(n) for group, n in problem.layout.sizes.items()}
     scale = problem.scale
+    separate = all(len(groups) < 2 for groups in problem.layout.groups)
     objective, status = [problem.inner_product(permutations)], AlignmentStatus.MAX_SWEEPS
     for _ in track(range(max_sweeps), "sweeps", show=progress):
         gained = problem.sweep(permutations, generator.permutation(list(permutations)).tolist(), _GAIN * scale)
         objective.append(problem.inner_product(permutations))
-        if not gained:
+        if separate or not gained:
             status = AlignmentStatus.OK
             break
-    separate = all(len(groups) < 2 for groups in problem.layout.groups)
     return Alignment(
         status=status,
         method="weights",
@@ -127,7 +132,7 @@ def weight_matching(
         num_sweeps=len(objective) - 1,
         similarity_before=_share(objective[0], scale),
         similarity_after=_share(objective[-1], scale),
-        stands={"permutations": proved("no leaf joins two groups: linear assignments are optimal")} if separate else {},
+        stands={"permutations": _SEPARATE} if separate else {},
     )
 
 
@@ -237,7 +242,7 @@ class _Matching:
         self.layout = layout
         self.a = [leaf.reshape(shape) for leaf, shape in zip(a, layout.shapes, strict=True)]
         self.b = [leaf.reshape(shape) for leaf, shape in zip(b, layout.shapes, strict=True)]
-        self.scale = float(np.prod([np.sqrt(sum(np.vdot(leaf, leaf) for leaf in own)) for own in (a, b)]))
+        self.scale = _norm(a, "a") * _norm(b, "b")
         self.shared: dict[str, list[tuple[int, int]]] = {group: [] for group in layout.sizes}
         self.fixed = {group: np.zeros((n, n)) for group, n in layout.sizes.items()}
         for i, groups in enumerate(layout.groups):
@@ -286,6 +291,17 @@ class _Matching:
 def _assignment(similarity: np.ndarray) -> np.ndarray:
     """The column for each row, each taken once, of the largest sum."""
     return np.asarray(linear_sum_assignment(similarity, maximize=True)[1])
+
+
+def _norm(leaves: list[np.ndarray], name: str) -> float:
+    with np.errstate(over="ignore"):
+        square = float(sum(np.vdot(leaf, leaf) for leaf in leaves))
+    if not np.isfinite(square):
+        raise NonFiniteError(
+            f"the squared norm of `{name}` overflows; multiply all of its parameters by one small positive number, "
+            "which changes no permutation."
+        )
+    return float(np.sqrt(square))
 
 
 def _share(inner: float, scale: float) -> float:

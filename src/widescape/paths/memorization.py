@@ -27,7 +27,9 @@ class MemorizationProbe(Result):
 
     source = "nguyen2021connectivity"
     widths: np.ndarray = quantity(EXACT, "units of each hidden layer, in rising order (W,)")
-    losses: np.ndarray = quantity(_BEST, "least loss among the draws (W,)")
+    losses: np.ndarray = quantity(
+        _BEST, "loss of the chosen draw: the one of least error, and among these of least loss (W,)"
+    )
     errors: np.ndarray | None = quantity(_BEST, "share of wrong answers there (W,); None where targets are no labels")
     smallest: int | None = quantity(
         bound("upper", "of the least width that can fit, since training may miss a fit"),
@@ -115,11 +117,8 @@ def memorization_probe(
     features = features.reshape(len(features), -1).astype(np.float64)
     checks.all_finite(features, "F")
     features = features / (np.sqrt(np.mean(features**2)) or 1.0)
-    labels = np.asarray(y).ndim == 1 and np.asarray(y).dtype.kind in "iub"
-    outputs = max(2, int(np.max(y)) + 1) if labels else max(1, int(np.prod(np.shape(y)[1:])))
-    targets = np.asarray(y) if labels else checks.real_array(y, "y").reshape(len(features), -1)
-    if labels and targets.min() < 0:
-        raise ValueError(f"`y` holds the label {int(targets.min())}; labels are counted from 0.")
+    targets, labels = _targets(y, len(features))
+    outputs = max(2, int(targets.max()) + 1) if labels else targets.shape[1]
     losses, errors, tried, counts = [], [], [], []
     for width in track(sizes, "widths", show=progress):
         net, objective = _network(features, targets, (width,) * hidden_layers, outputs, activation, labels)
@@ -165,7 +164,7 @@ def _best(
     batch: int,
     generator: np.random.Generator,
 ) -> tuple[float, float | None]:
-    """Least loss among the draws, and the error there."""
+    """Loss and error of the draw of least error, and among these of least loss."""
     start = he_uniform(net, 0, net.widths[:-1], draws, generator)
     _, reached = trained(
         net, 0, start, None, objective, steps=steps, lr=lr, batch=batch, generator=generator, progress=False
@@ -174,6 +173,21 @@ def _best(
         return float(reached.losses.min()), None
     k = int(np.lexsort((reached.losses, reached.errors))[0])
     return float(reached.losses[k]), float(reached.errors[k])
+
+
+def _targets(y: Any, num_examples: int) -> tuple[np.ndarray, bool]:
+    """Labels (n,), or numbers (n, c), and whether they are labels."""
+    given = np.asarray(y)
+    if given.ndim == 0 or len(given) != num_examples or not given.size:
+        raise ShapeError(
+            f"`y` has shape {given.shape}, but `F` has {num_examples} examples; give labels ({num_examples},) or "
+            f"numbers ({num_examples}, c)."
+        )
+    if given.ndim > 1 or given.dtype.kind not in "iub":
+        return checks.real_array(given, "y").reshape(num_examples, -1), False
+    if given.min() < 0:
+        raise ValueError(f"`y` holds the label {int(given.min())}; labels are counted from 0.")
+    return given, True
 
 
 def _fits(outcome: tuple[float, float | None], tol: float) -> bool:

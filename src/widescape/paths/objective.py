@@ -67,6 +67,11 @@ class Objective:
     labels: bool
 
     @property
+    def convex(self) -> bool:
+        """Whether the loss is known to be convex in the outputs: one of ours, and not a function."""
+        return isinstance(self.loss, _OfExamples) and isinstance(self.loss.loss, str)
+
+    @property
     def num_examples(self) -> int:
         return len(self.y)
 
@@ -80,7 +85,7 @@ class Objective:
         return found
 
     def wrong(self, outputs: Any) -> np.ndarray:
-        """Whether each answer is not the label (n,); a tie counts as wrong.
+        """Whether each answer is not the label (n,); a tie counts as wrong, and so does NaN.
 
         Raises:
             ValueError: the targets are no labels.
@@ -89,11 +94,11 @@ class Objective:
             raise ValueError("targets that are not labels have no errors.")
         z, rows = np.asarray(outputs, np.float64), np.arange(len(self.y))
         if z.shape[1] == 1:
-            return (z[:, 0] > 0) != (self.y > 0)
+            return ~np.where(self.y > 0, z[:, 0] > 0, z[:, 0] < 0)
         own = z[rows, self.y]
         others = z.copy()
         others[rows, self.y] = -np.inf
-        return np.asarray(own <= others.max(axis=1))
+        return ~(own > others.max(axis=1))
 
     def error(self, outputs: Any) -> float | None:
         """The share of wrong answers; None where targets are no labels."""
@@ -169,12 +174,17 @@ def _require_per_channel(net: Layered, x: np.ndarray) -> None:
             continue
         plain = net.tail(0, net.layers)
         plain.how = (*net.how[:i], replace(how, after=None), *net.how[i + 1 :])
-        before = call_in_float64(_features, plain.as_float64(), np.asarray(x, np.float64), i + 1)
+        shape = call_in_float64(_features, plain.as_float64(), np.asarray(x, np.float64), i + 1).shape
+        before = np.random.default_rng(0).standard_normal((3, *shape[1:]))
         whole = np.asarray(call_in_float64(how.after, before))
-        single = np.moveaxis(before, -1, 1).reshape(-1, *before.shape[1:-1], 1)  # every channel as an example
-        alone = np.asarray(call_in_float64(how.after, single))
-        together = np.moveaxis(whole, -1, 1).reshape(-1) if whole.ndim > 1 else whole
-        if whole.shape[-1] != before.shape[-1] or not np.allclose(together, alone.reshape(-1), rtol=1e-5, atol=1e-6):
+        single = np.moveaxis(before, -1, 1).reshape(-1, *shape[1:-1], 1)  # every channel as an example
+        try:
+            alone = np.asarray(call_in_float64(how.after, single)).reshape(-1)
+        except (TypeError, ValueError):  # it holds a number for each channel
+            alone = np.zeros(0)
+        together = np.moveaxis(whole, -1, 1).reshape(-1)
+        fits = whole.shape[:: whole.ndim - 1] == (3, shape[-1]) and together.shape == alone.shape
+        if not fits or not np.allclose(together, alone, rtol=1e-5, atol=1e-6, equal_nan=True):
             raise NotImplementedError(
                 f"what acts after layer {i + 1} mixes channels or examples; a chain takes functions of single "
                 "channels, as pooling."

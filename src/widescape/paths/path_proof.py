@@ -15,6 +15,7 @@ from widescape.paths.layered import Layered, as_layered, columns
 from widescape.paths.objective import Objective, TotalLoss, as_objective, outputs_of
 from widescape.paths.polyline import PiecewiseLinearPath
 
+_IF_CONVEX = bound("lower", "the exact maximum if the loss is convex in the outputs, which no midpoint contradicted")
 _AFFINE = proved("outputs are affine on every segment, as its weights show, and the loss is convex in them")
 
 
@@ -30,7 +31,9 @@ class PathBound(Result):
     )
     per_waypoint_error: np.ndarray | None = quantity(EXACT, "share of wrong answers at each point (S + 1,)")
     reports_value: float | None = quantity(
-        EXACT, "max of the two networks' and their annexes' losses as reported, which the theorem names; None without"
+        EXACT,
+        "max of the two networks' and their annexes' losses as reported, which the theorem names; None without reports "
+        "or where they are of other data",
     )
     kinds: tuple[str, ...] = quantity(EXACT, "kind of each segment (S,)")
 
@@ -67,7 +70,8 @@ def path_bound(
     Every segment is checked from its weights, bit for bit: that it moves only what the outputs do not read, or hands
     the reading of a unit over to an equal one, or moves the last layer alone. Then the outputs are affine in the
     position on it, and a convex loss is greatest at an end. What stands is proved for the numbers in the weights, up to
-    the rounding of the loss at the points in float64.
+    the rounding of the loss at the points in float64, for activations that are finite on all numbers, and for square
+    loss and cross entropy. Another loss is only tried at the middle of every segment, and the result says so.
 
     Args:
         path: of `Layered` points; any path will do whose segments pass the check.
@@ -86,8 +90,8 @@ def path_bound(
     Raises:
         ValueError: the path does not start and end at the networks.
         NonFiniteError: the loss is NaN or infinite at a point. It is a FloatingPointError.
-        widescape.core.errors.NotCertifiable: a segment whose outputs need not be affine, named with its layer; or a loss
-            that was seen not to be convex.
+        widescape.core.errors.NotCertifiable: a segment whose outputs need not be affine, named with its layer; or a
+            loss that was seen not to be convex.
         TypeError, ValueError: other arguments that do not fit.
 
     Cost: a forward pass over all data for each point, in float64.
@@ -112,7 +116,11 @@ def path_bound(
         if objective.labels:
             wrong.append(objective.wrong(outputs))
         before = outputs
-    reports = [report for report in (report0, report1) if report is not None]
+    reports = [
+        report
+        for report, own in ((report0, losses[0]), (report1, losses[-1]))
+        if report is not None and abs(report.net_loss - own) <= 1e-9 * abs(own)
+    ]
     shares = np.array([part.mean() for part in wrong])
     return PathBound(
         value=float(np.max(losses)),
@@ -121,6 +129,7 @@ def path_bound(
         per_waypoint_error=shares if wrong else None,
         reports_value=max(report.bound for report in reports) if len(reports) == 2 else None,
         kinds=path.kinds,
+        stands={} if objective.convex else {"value": _IF_CONVEX},
     )
 
 

@@ -106,12 +106,25 @@ class PiecewiseLinearPath:
 
 
 def between(a: Any, b: Any, t: float) -> Any:
-    """A + t (b - a), leaf by leaf; a itself at 0 and b itself at 1."""
+    """A + t (b - a), leaf by leaf; a itself at 0 and b itself at 1.
+
+    Entries that are equal in a and b stay exactly so, and between finite ends all is finite, also where b - a
+    overflows.
+    """
     if t == 0:
         return a
     if t == 1:
         return b
-    return jax.tree.map(lambda x, y: x + np.asarray(t, _dtype(x)) * (y - x), a, b)
+    return jax.tree.map(lambda x, y: _combined(x, y, np.asarray(t, _dtype(x))), a, b)
+
+
+def _combined(x: Any, y: Any, share: np.ndarray) -> Any:
+    with np.errstate(over="ignore"):
+        difference = y - x
+    if np.isfinite(difference).all():
+        return x + share * difference
+    half = share * (y / 2 - x / 2)
+    return x + half + half
 
 
 def distance(a: Any, b: Any) -> float:

@@ -14,7 +14,6 @@ from widescape.core.progress import track
 from widescape.core.result import Result, quantity
 from widescape.core.status import Status
 from widescape.paths.farkas import (
-    BY_MULTIPLIERS,
     ROUNDOFF,
     Conflict,
     Map,
@@ -69,14 +68,17 @@ class Separability(Result):
         unit="units of the features",
     )
     multipliers: np.ndarray | None = quantity(
-        EXACT, "of the constraints in conflict, positive, with sum 1, (s,); None unless inseparable"
+        EXACT,
+        "of the constraints in conflict, positive, with sum 1, (s,); also where they cancel up to rounding and nothing "
+        "is decided; None if there are none",
     )
-    conflict_rows: np.ndarray | None = quantity(EXACT, "row i of each constraint in conflict (s,)")
-    conflict_classes: np.ndarray | None = quantity(EXACT, "wrong class k of each constraint in conflict (s,)")
+    conflict_rows: np.ndarray | None = quantity(EXACT, "row i of each constraint with a multiplier (s,)")
+    conflict_classes: np.ndarray | None = quantity(EXACT, "wrong class k of each constraint there (s,)")
     residual: float | None = quantity(
         bound("upper", "rounding counted"),
         "Frobenius norm of sum lambda_ik (e_y - e_k) (x_i, 1), columns of x standardized: an upper bound on the "
-        "smallest z_iy - z_ik over all maps of these with |(W, b)|_F = 1",
+        "smallest z_iy - z_ik over all maps of these with |(W, b)|_F = 1, whether or not it is decided that exact "
+        "multipliers exist",
     )
     rank: int = quantity(EXACT, "numerical rank of the features with a column of ones")
     num_examples: int = quantity(EXACT, "rows N")
@@ -114,7 +116,9 @@ def linear_separability(
 
     Yes comes with W and b, checked on all rows against the rounding error of the check: z_iy - z_ik > 0 for all i and
     all k != y_i. No comes with the rows in conflict: multipliers >= 0 of constraints (i, k) under which
-    sum lambda_ik (z_iy - z_ik) = 0 for every W and b, so that not all of them can be positive.
+    sum lambda_ik (z_iy - z_ik) = 0 for every W and b, so that not all of them can be positive. That exact multipliers
+    exist is shown by rational arithmetic, or by constraints that span all maps with room for the residual; a residual
+    that is only small is no verdict.
 
     In this order: equal rows with different labels; rank N of (F, 1), where any labels are separable, by least
     squares; logistic regression under a falling penalty; a linear program for the largest margin with |W|, |b| <= 1,
@@ -129,8 +133,10 @@ def linear_separability(
 
     Returns:
         a `Separability`; `separable` is None, and `status` says why, where a limit is reached or where the answer
-        hangs on rounding. A `margin` is infinite where a bias alone separates (one label). Repeated rows count once
-        as constraints. The map found is not the one of largest margin.
+        hangs on rounding. Then there may be multipliers all the same, found in floating point and too many for rational
+        arithmetic or refuted by it: no proof of anything, but by `residual` no map separates by more than a little. A
+        `margin` is infinite where a bias alone separates (one label). Repeated rows count once as constraints. The map
+        found is not the one of largest margin.
 
     Raises:
         ShapeError: features without rows or columns, or labels of another shape.
@@ -168,6 +174,7 @@ class _Search:
         self.rank = _rank(self.problem.extended)
         self.best = Map(np.zeros((features.shape[1], num_classes)), np.eye(num_classes)[labels[0]])
         self.errors, self.lower = self._check(self.best)
+        self.unproved: Conflict | None = None
 
     def run(self, max_constraints: int, progress: bool | None) -> tuple[SeparabilityStatus, Conflict | None]:
         """Decide, or say why not."""
@@ -222,18 +229,20 @@ class _Search:
         return SeparabilityStatus.SIZE, None
 
     def _confirmed(self, conflict: Conflict | None) -> Conflict | None:
-        """A conflict that holds in rational arithmetic or is too large for it, not one that only seems to hold."""
-        if conflict is None or conflict.evidence != BY_MULTIPLIERS:
+        """A conflict that is proved; one that only seems to hold is remembered for the report."""
+        if conflict is None or conflict.evidence is not None:
             return conflict
-        exact = rational(self.features, conflict, self.labels)
-        if exact is None:
-            return conflict if self.errors > 0 else None
-        return conflict._replace(evidence=_BY_RATIONAL_MULTIPLIERS) if exact else None
+        if rational(self.features, conflict, self.labels):
+            return conflict._replace(evidence=_BY_RATIONAL_MULTIPLIERS)
+        self.unproved = conflict
+        return None
 
     def report(self, status: SeparabilityStatus, conflict: Conflict | None) -> Separability:
         """The result, with what proves it."""
         separable = None if not status.ok else conflict is None
-        stands = {} if separable else {"separable": conflict.evidence if conflict else sampled("the search gave up")}
+        proof = conflict.evidence if conflict else None
+        stands = {} if separable else {"separable": proof or sampled("the search gave up")}
+        shown = conflict if status.ok else self.unproved
         norm = _norm(self.best.weights)
         differences = differences_of(self.features @ self.best.weights + self.best.bias, self.labels).min(axis=1)
         return Separability(
@@ -244,10 +253,10 @@ class _Search:
             weights=self.best.weights,
             bias=self.best.bias,
             margins=differences / norm if norm > 0 else np.where(differences > 0, np.inf, -np.inf),
-            multipliers=conflict.multipliers if conflict else None,
-            conflict_rows=conflict.rows if conflict else None,
-            conflict_classes=conflict.classes if conflict else None,
-            residual=conflict.residual if conflict else None,
+            multipliers=shown.multipliers if shown else None,
+            conflict_rows=shown.rows if shown else None,
+            conflict_classes=shown.classes if shown else None,
+            residual=shown.residual if shown else None,
             rank=self.rank,
             num_examples=len(self.labels),
             dim=self.features.shape[1],

@@ -16,6 +16,8 @@ from widescape.core.result import Result, quantity
 from widescape.paths.barriers import Barrier, BarrierKind, barrier
 from widescape.paths.profiles import Loss, Refresh
 
+_SEARCHED = sampled("of a barrier searched on the lines, which may miss a higher loss, and of few pairs")
+
 TrainFunction = Callable[[Any, jax.Array, int, int], Any]
 
 
@@ -32,8 +34,8 @@ class Instability(Result):
     )
     barriers: np.ndarray = quantity(sampled("searched on the line"), "barrier of each pair (K, pairs)")
     end_losses: np.ndarray = quantity(EXACT, "loss of the two siblings of each pair (K, pairs, 2)")
-    stable: np.ndarray = quantity(EXACT, "whether the barrier lies below the threshold (K,)")
-    first_stable_k: int | None = quantity(EXACT, "least k below stop that is stable; None if none is", default=None)
+    stable: np.ndarray = quantity(_SEARCHED, "whether the mean barrier found lies below the threshold (K,)")
+    first_stable_k: int | None = quantity(_SEARCHED, "least k below stop that is stable; None if none is", default=None)
     threshold: float = quantity(EXACT, "barrier below which siblings count as linearly connected, in units of the loss")
     stop: int = quantity(EXACT, "steps of each sibling in all")
     kind: str = quantity(EXACT, "reference of the barrier: mean, chord or max")
@@ -97,7 +99,8 @@ def instability(
         progress: show a progress bar; None shows it on a terminal.
 
     Returns:
-        an `Instability`.
+        an `Instability`. Since a barrier is found by a search, a k that counts as stable may not be: loss between the
+        positions that the search does not meet is not seen.
 
     Raises:
         ShapeError, DtypeError, TypeError, ValueError: arguments that do not fit, or nothing to train.

@@ -263,8 +263,11 @@ def _experiment(
     path = connect(first.chain, last.chain, *conditions)
     bound_on = partial(path_bound, path, first.chain, last.chain, loss="cross_entropy", progress=progress)
     ends = [net.chain.to_params() for net in (first, last)]
+    chains = System(
+        Layered.__call__, first.chain, examples.x, examples.y, loss="cross_entropy", reduction="mean"
+    ).as_float64()  # as the bound is computed
     losses = PathLosses(
-        profile=evaluate_path(first.system, path.map(Layered.to_params), _PER_SEGMENT, progress=progress),
+        profile=evaluate_path(chains, path.map(Layered.as_float64), _PER_SEGMENT, progress=progress),
         line=barrier(first.system, *ends, progress=progress),
         levels={f"dropout, network {i}": own.dropout.bound for i, own in enumerate(layers[:2], 1)},
     )

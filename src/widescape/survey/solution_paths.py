@@ -10,7 +10,7 @@ import optax
 
 from widescape import arch, paths, train
 from widescape.core.chart import Drawable
-from widescape.core.errors import NonFiniteError, NonSmoothWarning
+from widescape.core.errors import NonFiniteError, NonSmoothWarning, ShapeError
 from widescape.core.random import named_generator, named_key
 from widescape.core.result import Result
 from widescape.core.table import Table
@@ -237,10 +237,11 @@ def _constructed(context: Context, ends: _Ends) -> tuple[_Constructed | None, st
             paths.dropout_stability(one, draws=ends.size.masks, key=key, progress=False) for one in (first, second)
         )
         path = paths.connect(first, second, condition0, condition1)
-    except ValueError as reason:  # hidden layers of one unit leave no room
+    except ShapeError as reason:  # hidden layers of one unit leave no room
         return None, str(reason)
     bound = paths.path_bound(path, first, second, condition0, condition1, progress=False)
-    profile = paths.evaluate_path(first, path, 5, progress=False)
+    exact = path.map(paths.Layered.as_float64)  # in single precision the loss at a point may differ from the bound's
+    profile = paths.evaluate_path(first.as_float64(), exact, 5, progress=False)
     return _Constructed((condition0, condition1), (dropout0, dropout1), bound, profile), ""
 
 
