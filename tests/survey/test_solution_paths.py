@@ -75,9 +75,18 @@ def test_a_function_with_a_skip_connection_gets_the_general_ways_and_the_reason(
     found = solution_paths.chapter(context(plain_system()))
     ways = [row[0] for row in found.tables[0].rows]
     assert ways == ["the ends", "straight line", "trained curve"]
-    assert any("its layers are not known" in sentence for sentence in found.sentences)
+    assert any("needs a chain of layers" in sentence for sentence in found.sentences)
     assert "shuffled within every array" in found.sentences[0]
     assert "as sampled" in found.verdict
+
+
+def test_a_chain_of_layers_of_ones_own_gets_the_proof():
+    x, y = blobs()
+    rng = np.random.default_rng(2)
+    chain = paths.Layered([(rng.normal(size=s).astype(np.float32), None) for s in ((3, 6), (6, 2))], jnp.tanh)
+    system = System(paths.Layered.__call__, chain, x, y, loss="cross_entropy", reduction="mean")
+    ways = [row[0] for row in solution_paths.chapter(context(system)).tables[0].rows]
+    assert ways == ["the ends", "straight line", "trained curve", "constructive path", "dropout"]
 
 
 def test_a_loss_of_ones_own_gets_no_proof():

@@ -5,7 +5,7 @@ each layer of the chain; the draws never meet.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -203,10 +203,7 @@ def passthrough(
     )
     features = outputs_of(net, objective.x, start)
     chosen = (features if rows is None else features[..., rows]).reshape(len(features), -1)
-    linear = Layered([(np.zeros((inputs, outputs)), np.zeros(outputs))], ())
-    start_stack: Pairs = ((np.zeros((1, inputs, outputs)), np.zeros((1, outputs))),)
-    whole = Objective(chosen, objective.y, objective.loss, objective.square, objective.labels)
-    (fit_w, fit_b), *_ = member(_readouts(linear, 0, start_stack, None, whole, min(steps, _READOUT_STEPS)), 0)
+    fit_w, fit_b = linear_readout(chosen, objective, outputs, steps)
     if start == last:
         return ((fit_w.astype(w.dtype), fit_b.astype(w.dtype)),)
     logits = chosen @ fit_w + fit_b
@@ -225,6 +222,19 @@ def passthrough(
             offset[:] = -shift
         layers.append((matrix, offset))
     return tuple(layers)
+
+
+def linear_readout(
+    features: np.ndarray, objective: Objective, outputs: int, steps: int = _READOUT_STEPS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (d, c) and biases (c,) of least loss on features (n, d), in float64, from zero.
+
+    In closed form for square loss, else after at most `steps` of L-BFGS, and never more than 200.
+    """
+    linear = Layered([(np.zeros((features.shape[1], outputs)), np.zeros(outputs))], ())
+    start: Pairs = ((np.zeros((1, features.shape[1], outputs)), np.zeros((1, outputs))),)
+    ((weight, bias),) = _readouts(linear, 0, start, None, replace(objective, x=features), min(steps, _READOUT_STEPS))
+    return weight[0], bias[0]
 
 
 def _stack_outputs(net: Layered, start: int, stack: Pairs, subsets: np.ndarray | None, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from widescape.core.evidence import EXACT, Evidence, bound
 from widescape.core.progress import track
 from widescape.core.random import named_generator
 from widescape.core.result import Result, quantity
-from widescape.paths.annexes import he_uniform, trained
+from widescape.paths.annexes import linear_readout
 from widescape.paths.layered import Layered
 from widescape.paths.memorization import memorization_probe
 from widescape.paths.objective import Objective, TotalLoss, as_objective, outputs_of
@@ -139,12 +139,8 @@ def _of_layer(
         features = features[..., np.sort(generator.permutation(units)[: max(1, units // 2)])]
     flat = features.reshape(len(features), -1)
     flat = flat / (np.sqrt(np.mean(flat**2)) or 1.0)
-    outputs = chain.widths[-1]
-    linear = Layered([(np.zeros((flat.shape[1], outputs)), np.zeros(outputs))], ())
-    part = Objective(flat, objective.y, objective.loss, objective.square, objective.labels)
-    start = jax.tree.map(np.zeros_like, he_uniform(linear, 0, (flat.shape[1],), 1, generator))
-    _, reached = trained(linear, 0, start, None, part, steps=steps, lr=lr, batch=1, generator=generator, progress=False)
-    error = float(np.asarray(reached.errors)[0])  # there are labels
+    weight, bias = linear_readout(flat, objective, chain.widths[-1])
+    error = float(objective.wrong(flat @ weight + bias).mean())
     if error == 0:
         return 0.0, 0.0
     probe = memorization_probe(

@@ -17,6 +17,7 @@ from widescape.core.table import Table
 from widescape.curvature import System
 from widescape.data import standardize
 from widescape.paths.figures import path_chart
+from widescape.paths.layered import as_layered
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data
 
 TITLE = "Paths between two solutions"
@@ -215,9 +216,7 @@ def _constructed(context: Context, ends: _Ends) -> tuple[_Constructed | None, st
     if callable(ends.system.loss):
         return None, "the loss is a function of its own, and nothing shows that it is convex in the outputs."
     try:
-        if ends.net is None:
-            raise NotImplementedError("its layers are not known")
-        chains = tuple(paths.Layered.from_params(end, ends.net) for end in (ends.a, ends.b))
+        chains = tuple(as_layered(ends.system.starting_at(end)) for end in (ends.a, ends.b))
     except NotImplementedError as reason:
         return None, str(reason)
     system = ends.system
