@@ -129,8 +129,10 @@ def _solutions(context: Context) -> _Ends:
         )
     if net is None:
         origin += " Its start has the first one's numbers, shuffled within every array."
-    sizing = f"Measured on {count:,} of {whole.num_examples:,} training examples, {size.steps:,} steps of Adam each" + (
-        "; --full takes more of everything." if context.budget is not None else "."
+    narrowed = "" if size.width is None or context.system is not None else f", hidden width {size.width}"
+    sizing = (
+        f"Measured on {count:,} of {whole.num_examples:,} examples{narrowed}, {size.steps:,} steps of Adam each"
+        + ("; --full takes more of everything." if context.budget is not None else ".")
     )
     return _Ends(system, net, a, b, size, origin, sizing)
 
@@ -249,7 +251,7 @@ def _verdict(work: _Work) -> str:
     found = work.constructed
     if found is None:
         return f"On a trained curve the loss stays below {work.curve.max:.3g} as sampled, while {rise}."
-    return f"A path is proved to stay below a loss of {found.bound.value:.3g}, while {rise}."
+    return f"A path is proved to stay within a loss of {found.bound.value:.3g}, while {rise}."
 
 
 def _sentences(work: _Work) -> tuple[str, ...]:
