@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of linear algebra in two processes wait for each other on two cores
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Compiled programs are kept between runs, however short their compilation was.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import widescape
+from widescape import arch
 from widescape.cli.main import main
 from widescape.survey import run as survey_run
 
@@ -192,6 +193,7 @@ def surveys(tmp_path_factory):
     folder, written = tmp_path_factory.mktemp("survey"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey_run, "SECONDS_PER_CHAPTER", 1e-3)
+        patch.setattr(arch, "default_network", lambda n_out: arch.fc(2, 16, n_out, activation=arch.Gelu(), b_std=0.1))
         patch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
         code = main(["survey", "--data", "digits", "--out", str(folder), "--seed", "3", "--json"])
         again, other = (as_json(survey_run.survey("digits", seed=seed).to_dict()) for seed in (3, 4))

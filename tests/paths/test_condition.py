@@ -165,6 +165,7 @@ def test_annexes_take_the_rest_of_what_is_kept_and_at_most_half(keep, expected):
         assert [w.shape for w, _ in pairs] == list(zip((reads, *expected[start:]), (*expected[start:], 3), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.claim("nguyen2021connectivity/W1")
 def test_trained_annexes_of_another_share_make_a_path_at_their_bound():
     net0, _, x, y = case(7, widths=(3, 7, 9, 3))
@@ -592,6 +593,7 @@ def test_layers_of_another_call_are_refused(change, tmp_path):
         feature_condition(net, x + 1, y, "cross_entropy", **options)
 
 
+@pytest.mark.slow
 def test_functions_of_the_same_name_that_do_something_else_are_another_call(tmp_path):
     net, _, x, y = case(26, labels=False)
     options = {"draws": 1, "steps": 2, "checkpoint": tmp_path}

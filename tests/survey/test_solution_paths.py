@@ -44,6 +44,7 @@ def of_architecture():
     return solution_paths.chapter(context(net=net, dataset=data.load("digits")))
 
 
+@pytest.mark.slow
 def test_an_architecture_gets_all_four_ways_and_a_proof(of_architecture):
     rows = {way: (loss, stands) for way, loss, stands in of_architecture.tables[0].rows}
     assert list(rows) == ["the ends", "straight line", "aligned units", "trained curve", "constructive path", "dropout"]
@@ -57,6 +58,7 @@ def test_an_architecture_gets_all_four_ways_and_a_proof(of_architecture):
     assert all(isinstance(chart, Chart) for chart in of_architecture.charts)
 
 
+@pytest.mark.slow
 def test_the_conditions_belong_to_the_ends(of_architecture):
     for name, end in (("first", 0), ("second", -1)):
         report = of_architecture.results[f"feature condition of the {name} solution"]
@@ -64,6 +66,7 @@ def test_the_conditions_belong_to_the_ends(of_architecture):
         assert report.net_loss == pytest.approx(line.loss[end], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_largest_loss_on_the_line_counts_its_refined_peak(of_architecture):
     line = of_architecture.results["straight line"]
     top = of_architecture.tables[0].rows[1][1]
@@ -94,6 +97,7 @@ def test_a_loss_of_ones_own_gets_no_proof():
     assert any("nothing shows that it is convex" in sentence for sentence in found.sentences)
 
 
+@pytest.mark.slow
 def test_given_parameters_that_are_a_solution_stay_as_they_are():
     x, y = blobs()
     net = arch.fc(depth=1, width=8, n_out=2, activation=arch.Relu())
