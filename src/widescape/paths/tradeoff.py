@@ -41,7 +41,7 @@ class FeatureTradeoff(Result):
     def charts(self) -> tuple[Chart, ...]:
         """Needed widths and errors of linear read-outs against the layer, a line for each network."""
         needed = [
-            Series(layers[np.isfinite(widths)], widths[np.isfinite(widths)], name, style="both")
+            Series(layers[np.isfinite(widths)], widths[np.isfinite(widths)], name, style="points")
             for name, layers, widths in zip(self.names, self.layers, self.needed, strict=True)
             if np.isfinite(widths).any()
         ]
