@@ -24,8 +24,13 @@ contracts:
 test:
 	$(PYTHON) -m pytest $(WORKERS)
 
+# With the process-wide flag on: everything in the rooms that open the double-precision scope, and the claims of those above.
+FLAG_ROOMS = $(addprefix tests/,core duals curvature arch kernels predict train)
+ROOMS_ABOVE = $(addprefix tests/,landscape paths estimators survey)
+
 test-x64:
-	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow" --ignore=tests/report  # which draws, and computes nothing with JAX
+	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow" $(FLAG_ROOMS)
+	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow and claim" $(ROOMS_ABOVE)
 
 claims:
 	$(PYTHON) -m pytest $(WORKERS) --write-claims
@@ -39,6 +44,7 @@ benchmarks:
 	$(PYTHON) benchmarks/estimators.py
 	$(PYTHON) benchmarks/landscape.py
 	$(PYTHON) benchmarks/paths.py
+	$(PYTHON) benchmarks/minima.py
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -n docs docs/_build

@@ -2,6 +2,7 @@
 
 import dataclasses
 from typing import get_args
+from unittest import mock
 
 import pytest
 
@@ -17,6 +18,7 @@ from widescape.core.evidence import (
     published,
     sampled,
 )
+from widescape.core.status import Status
 
 MADE = {
     "proved": proved("theorem 1"),
@@ -78,3 +80,17 @@ def test_evidence_is_compared_by_what_it_says_and_cannot_be_changed():
     assert len({bound("upper", "a"), bound("upper", "a"), bound("lower", "a"), bound("upper", "b")}) == 3
     with pytest.raises(dataclasses.FrozenInstanceError):
         EXACT.kind = "proved"
+
+
+def test_a_status_equals_itself_and_its_name_in_lower_case_only():
+    class Light(Status):
+        OK = "The light is on."
+        DARK = "The light is off."
+
+    class Lamp(Status):
+        OK = "The lamp is on."
+
+    assert Light.OK == Light.OK == "ok"
+    assert Light.OK not in (Light.DARK, Lamp.OK, "OK", "dark", "The light is on.", None)
+    assert {"ok": 1}[Light.OK] == 1
+    assert Light.OK == mock.ANY

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import landscape_results
+import minima_results
 import paths_results
 from widescape import arch, estimators, kernels, predict, train
 from widescape.core.chart import Chart, Surface
@@ -182,6 +183,7 @@ MADE = {
     ),
     "distance to the linearization": lambda: train.linearization_distance(system(), 3, drift_examples=3),
     **landscape_results.RESULTS,
+    **minima_results.RESULTS,
     **paths_results.RESULTS,
 }
 made = pytest.mark.parametrize("name", MADE)

@@ -326,7 +326,7 @@ def test_a_wide_network_with_a_frozen_output_is_certified_after_some_steps_and_o
     assert found.h[0] > 100
     assert 200 <= found.step <= 300
     assert integrated.step < found.step
-    check = obeyed(system, run, found, 2000)
+    check = obeyed(system, run, found, 500)
     measured(figures(found, integrated, check))
 
 
@@ -338,7 +338,7 @@ def test_the_same_network_with_both_layers_trained_is_certified_later_and_obeys(
     assert found.h[0] > 100
     assert 350 <= found.step <= 600
     assert integrated.step < found.step
-    check = obeyed(system, run, found, 2000)
+    check = obeyed(system, run, found, 500)
     measured(figures(found, integrated, check))
 
 
@@ -356,7 +356,7 @@ def test_deeper_networks_are_certified_late_and_obey(parity, depth, width, steps
     assert found.h[0] > 1000
     assert found.step is not None
     assert found.step > 0
-    check = obeyed(system, run, found, 600)
+    check = obeyed(system, run, found, 200)
     measured(
         f"{depth} x {width}: beta(0) {network_bound(net, params, x)(0.0):.3g}, "
         f"h {found.h[0]:.0f} at the start, certified at step {found.step} of every 50, |r| "

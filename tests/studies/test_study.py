@@ -403,6 +403,10 @@ def test_the_catalog_has_a_line_for_each_paper():
         "garipov2018loss",
         "ainsworth2022rebasin",
         "frankle2020linear",
+        "kawaguchi2019elimination",
+        "kawaguchi2018depth",
+        "kawaguchi2018resnets",
+        "frye2019critical",
     )
     assert all(catalog.summary(name) for name in catalog.names())
 

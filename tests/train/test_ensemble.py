@@ -129,11 +129,11 @@ def test_finite_networks_approach_their_linearization_with_width(measured: Any) 
     key, distances, drifts, errors = jax.random.key(0), [], [], []
     for width in (64, 256, 1024):
         run = train.ensemble(
-            net, key, 10, x_train, y_train, rate, 1000, x_test=x_test, width=width, dtype="float32", drift_examples=40
+            net, key, 5, x_train, y_train, rate, 1000, x_test=x_test, width=width, dtype="float32", drift_examples=40
         )
         own = net.with_hidden_width(width)
         rmse, initial = [], []
-        for i in range(10):
+        for i in range(5):
             params = own.init(named_key(key, "member", i), (64,), dtype="float32")
             K, cross = (kernels.empirical_ntk(own.apply, params, a, b) for a, b in ((x_train, None), (x_test, x_train)))
             starts = {"f0_train": run.initial_train_outputs[i], "f0_test": run.initial_outputs[i]}

@@ -88,5 +88,13 @@ class NonSmoothWarning(UserWarning):
     """A derivative exists almost everywhere only, and that is what was returned."""
 
 
+class NonDifferentiableWarning(UserWarning):
+    """A point lies on a kink of the function, or within rounding of one, where its derivative says nothing."""
+
+
+class AssumptionWarning(UserWarning):
+    """An assumption of the theorem that gives a result its meaning does not hold for these data."""
+
+
 class WhiteningWarning(UserWarning):
     """Whitening was asked for with fewer examples than entries, which usually harms."""

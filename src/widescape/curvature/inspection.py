@@ -25,7 +25,7 @@ _KINKED = frozenset(
 )
 _ORDERS = frozenset(("gt", "ge", "lt", "le"))
 _GUARDS = frozenset(("eq", "ne", "is_finite", "stop_gradient"))
-_SMOOTH_RULES = frozenset(("logaddexp",))  # written with maxima, differentiated by a smooth rule
+SMOOTH_RULES = frozenset(("logaddexp",))  # written with maxima, differentiated by a smooth rule
 
 
 def kinks(system: System) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def _through(equation: Any, name: str, own: list[Kinks | None]) -> list[Kinks | 
     if name == "convert_element_type" and _rounds(equation):
         return [together | {"a rounding to integers"}] * count
     bodies = list(bodies_of(equation))
-    if not bodies or (name == "custom_jvp_call" and _written_as(bodies[0]) in _SMOOTH_RULES):
+    if not bodies or (name == "custom_jvp_call" and written_as(bodies[0]) in SMOOTH_RULES):
         return [together] * count
     return _through_bodies(equation, name, bodies, own)
 
@@ -155,6 +155,6 @@ def _rounds(equation: Any) -> bool:
     return bool(jnp.issubdtype(before, jnp.inexact) and jnp.issubdtype(after, jnp.integer))
 
 
-def _written_as(body: Any) -> str:
+def written_as(body: Any) -> str:
     """The name of the function that a body was traced from; empty where JAX does not tell."""
     return getattr(getattr(body, "debug_info", None), "func_name", "")

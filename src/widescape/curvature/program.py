@@ -140,7 +140,7 @@ def _walk(
             inner = equation.params["jaxpr" if "jaxpr" in equation.params else "call_jaxpr"]
             results, outcome = _walk(inner.jaxpr, inner.consts, values, seen, watch)
         else:
-            results = _evaluate(equation, values) if running else [None] * len(equation.outvars)
+            results = evaluated(equation, values) if running else [None] * len(equation.outvars)
             outcome = [_OTHER] * len(equation.outvars)
             if weighted and equation.outvars:  # one without outcome, as a callback for printing, has no derivative
                 results[0], outcome[0] = _meet(equation, values, seen, results[0], watch)
@@ -151,7 +151,8 @@ def _walk(
     return [v for v, _ in ends], [t for _, t in ends]
 
 
-def _evaluate(equation: Any, values: list[Any]) -> list[Any]:
+def evaluated(equation: Any, values: list[Any]) -> list[Any]:
+    """The outputs of one operation, as a list."""
     result = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
     return list(result) if equation.primitive.multiple_results else [result]
 

@@ -2,9 +2,11 @@
 
 from widescape.core.errors import NotCertifiable
 from widescape.curvature import lanczos
+from widescape.landscape import problems
 from widescape.landscape.ball import BallEstimate, pl_on_ball
 from widescape.landscape.catapult import CatapultRun, catapult_uv
 from widescape.landscape.certificate import Certificate, CertificateStatus, certify_pl_star, two_layer_hessian_bound
+from widescape.landscape.depth_width import DepthWidthSweep, depth_width_sweep
 from widescape.landscape.descent import Descent, DescentStatus, gradient_descent
 from widescape.landscape.directions import (
     HessianDirections,
@@ -17,7 +19,6 @@ from widescape.landscape.directions import (
 )
 from widescape.landscape.edge import SharpnessTrace, Stability, stability_threshold, track_sharpness
 from widescape.landscape.first_step import CertificateCheck, FirstCertifiedStep, check_certificate, first_certified_step
-from widescape.landscape.flatness import Sharpness, sharpness
 from widescape.landscape.interpolation import (
     GaussLength,
     Interpolation,
@@ -27,7 +28,46 @@ from widescape.landscape.interpolation import (
     mli_report,
     weight_distance,
 )
+from widescape.landscape.layerwise import LayerContributions, layer_contributions
 from widescape.landscape.linearity import LinearityGap, PathDiagnostics, linearity_gap, path_diagnostics
+from widescape.landscape.local_sharpness import Sharpness, sharpness
+from widescape.landscape.minima import (
+    AugmentedLoss,
+    AugModel,
+    ConvexStatus,
+    CPReport,
+    EliminationCensus,
+    EscapeMonitor,
+    EscapeReport,
+    LossUniformStarts,
+    MinimumLength,
+    MonitorRow,
+    MonitorStatus,
+    PGBReport,
+    PGBVerdict,
+    PointKind,
+    PointReport,
+    PointStatus,
+    ScaledLoss,
+    TrainReport,
+    augment_exp,
+    augmented_basis,
+    augmented_loss,
+    classify_point,
+    elimination_census,
+    escape_value,
+    find_critical_points,
+    flatness,
+    group_residual,
+    index_chart,
+    loss_uniform_starts,
+    minres_qlp,
+    model_basis,
+    pgb_certificate,
+    scale_out_minima,
+    train_augmented,
+    train_scaled,
+)
 from widescape.landscape.nonconvexity import NonconvexityProbe, nonconvexity_probe
 from widescape.landscape.norm_propagation import NetworkBound, layerwise_kernel, network_bound
 from widescape.landscape.pl import PLTrajectory, pl_ratio, pl_trajectory
@@ -40,6 +80,7 @@ from widescape.landscape.prediction import (
     sgd_step_size,
 )
 from widescape.landscape.relu_grams import du_width_bound, empirical_relu_gram, relu_gram, relu_gram_output
+from widescape.landscape.resnet import ResidualModel, ResNetReport, resnet_certificate
 from widescape.landscape.second_derivative import HessianNorm, hessian_norm
 from widescape.landscape.surfaces import LossSurface, Profile, surface_1d, surface_2d
 from widescape.landscape.two_layer_relu import TwoLayerReLU, TwoLayerRun, train_two_layer
@@ -48,72 +89,115 @@ from widescape.landscape.width import WidthReport, width_scaling
 empirical_gram = empirical_relu_gram  # its short name
 
 __all__ = [
+    "AugModel",
+    "AugmentedLoss",
     "BallEstimate",
+    "CPReport",
     "CatapultRun",
     "Certificate",
     "CertificateCheck",
     "CertificateStatus",
+    "ConvexStatus",
+    "DepthWidthSweep",
     "Descent",
     "DescentStatus",
+    "EliminationCensus",
+    "EscapeMonitor",
+    "EscapeReport",
     "FirstCertifiedStep",
     "GDPrediction",
     "GaussLength",
     "HessianDirections",
     "HessianNorm",
     "Interpolation",
+    "LayerContributions",
     "LinearityGap",
     "LossSurface",
+    "LossUniformStarts",
     "MLIReport",
+    "MinimumLength",
+    "MonitorRow",
+    "MonitorStatus",
     "NetworkBound",
     "NonconvexityProbe",
     "NotCertifiable",
+    "PGBReport",
+    "PGBVerdict",
     "PLTrajectory",
     "PathDiagnostics",
+    "PointKind",
+    "PointReport",
+    "PointStatus",
     "Profile",
     "ProjectedTrajectory",
     "RateReport",
+    "ResNetReport",
+    "ResidualModel",
     "SGDStep",
+    "ScaledLoss",
     "Sharpness",
     "SharpnessTrace",
     "Stability",
+    "TrainReport",
     "TrajectoryDirections",
     "TwoLayerReLU",
     "TwoLayerRun",
     "WidthReport",
+    "augment_exp",
+    "augmented_basis",
+    "augmented_loss",
     "catapult_uv",
     "certify_pl_star",
     "check_certificate",
+    "classify_point",
     "compare_gd_rate",
+    "depth_width_sweep",
     "du_width_bound",
+    "elimination_census",
     "empirical_gram",
     "empirical_relu_gram",
+    "escape_value",
+    "find_critical_points",
     "first_certified_step",
+    "flatness",
     "gauss_length",
     "gradient_descent",
+    "group_residual",
     "hessian_directions",
     "hessian_norm",
+    "index_chart",
     "interpolate",
     "lanczos",
+    "layer_contributions",
     "layerwise_kernel",
     "linearity_gap",
+    "loss_uniform_starts",
+    "minres_qlp",
     "mli_report",
+    "model_basis",
     "network_bound",
     "nonconvexity_probe",
     "path_diagnostics",
+    "pgb_certificate",
     "pl_on_ball",
     "pl_ratio",
     "pl_trajectory",
     "predict_gd",
+    "problems",
     "project_trajectory",
     "random_direction",
     "relu_gram",
     "relu_gram_output",
+    "resnet_certificate",
+    "scale_out_minima",
     "sgd_step_size",
     "sharpness",
     "stability_threshold",
     "surface_1d",
     "surface_2d",
     "track_sharpness",
+    "train_augmented",
+    "train_scaled",
     "train_two_layer",
     "trajectory_directions",
     "two_layer_hessian_bound",

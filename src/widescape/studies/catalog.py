@@ -20,6 +20,10 @@ SUMMARIES: dict[str, str] = {
     "garipov2018loss": "curves of low loss between two solutions: Bezier curves, chains, elastic bands",
     "ainsworth2022rebasin": "barriers between networks whose units are aligned, by weights or by activations",
     "frankle2020linear": "stability to the noise of training: barriers between siblings that share their first steps",
+    "kawaguchi2019elimination": "removing bad minima with an added neuron: what is proved, and how it fails",
+    "kawaguchi2018depth": "what layers contribute at a critical point; values reached against depth and width",
+    "kawaguchi2018resnets": "residual models at local minima, held against the best linear predictor",
+    "frye2019critical": "finding critical points: how often methods succeed, and gradient-flat points",
 }
 """One line about each study, which is the module of that name in this room."""
 

@@ -8,7 +8,7 @@ from widescape.core import checks
 from widescape.core.errors import DataError, NonGaussianInputError, NotTractableError
 from widescape.core.provenance import environment
 from widescape.curvature import System
-from widescape.survey import finite_networks, infinite_limit, loss_landscape, solution_paths
+from widescape.survey import end_point, finite_networks, infinite_limit, loss_landscape, solution_paths
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, SurveyReport
 from widescape.survey.subject import of_dataset, of_system
 
@@ -17,12 +17,14 @@ CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (
     finite_networks.chapter,
     loss_landscape.chapter,
     solution_paths.chapter,
+    end_point.chapter,
 )
 TITLES: dict[Any, str] = {
     infinite_limit.chapter: infinite_limit.TITLE,
     finite_networks.chapter: finite_networks.TITLE,
     loss_landscape.chapter: loss_landscape.TITLE,
     solution_paths.chapter: solution_paths.TITLE,
+    end_point.chapter: end_point.TITLE,
 }
 SECONDS_PER_CHAPTER = 25.0
 

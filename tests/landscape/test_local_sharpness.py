@@ -7,7 +7,7 @@ import pytest
 
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
-from widescape.landscape.flatness import Sharpness, SharpnessStatus, sharpness
+from widescape.landscape.local_sharpness import Sharpness, SharpnessStatus, sharpness
 
 
 def relu_net(params, x):
