@@ -54,7 +54,7 @@ figure = draw(run.charts()[0])
 # The objective falls and the loss of the network alone does not: the neuron fits what the network left over. Its
 # amplitude goes to zero all the while, as in the theorem, but its contribution does not.
 
-figure = draw(run.charts()[1])
+print(f"amplitude {run.a[-1, 0]:.4f}, offset {run.b[-1, 0]:.2f}, contribution {run.contribution[-1]:.3f}")
 
 # %%
 # With the outputs of the trap held fixed, a neuron that grows without bound hides a sixth of the loss; the infimum is
