@@ -142,6 +142,8 @@ def _affordable(context: Context, system: System, rate: float, watch: Stopwatch)
     """Steps that fit into a share of the budget."""
     if context.budget is None:
         return _FULL_STEPS
+    if context.budget < 1:
+        return _KEPT
     for count in (1, 3):  # the first compiles
         start = watch.seconds
         landscape.gradient_descent(system, rate, count, keep_every=count, progress=False)
