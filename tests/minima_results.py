@@ -10,8 +10,6 @@ import numpy as np
 
 from widescape import landscape
 from widescape.landscape import problems
-from widescape.studies.frye2019critical import Searches
-from widescape.studies.kawaguchi2018resnets import ResidualSearches
 
 
 @cache
@@ -94,10 +92,10 @@ RESULTS: dict[str, Callable[[], Any]] = {
         (1,), (1, 2), 1, (np.linspace(-1, 1, 4)[:, None], np.linspace(0, 1, 4)), max_steps=5, progress=False
     ),
     "residual model": resnet,
-    "searches beside known points": lambda: Searches(
+    "searches beside known points": lambda: landscape.CriticalPointSearches(
         points=(found(),), losses=np.array([6.25]), indices=np.zeros(1, int)
     ),
-    "searches of residual models": lambda: ResidualSearches(
+    "searches of residual models": lambda: landscape.ResidualSearches(
         reports=(resnet(),), grad_norms=np.zeros(1), sizes=np.ones(1), lambda_min=None
     ),
 }

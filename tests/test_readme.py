@@ -18,6 +18,22 @@ def test_the_python_examples_of_the_readme_run(capsys):
     assert "finite_to_limit" in capsys.readouterr().out
 
 
+def test_the_example_about_minima_runs_and_ends_as_the_readme_says(capsys):
+    import jax
+    import optax
+
+    from widescape import landscape
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Is this a minimum?")[1]
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {"jax": jax, "optax": optax, "landscape": landscape}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["run"].status == "escaping"
+    printed = capsys.readouterr().out
+    assert "nothing was found" in printed
+    assert "0.416667" in printed
+
+
 def test_links_in_the_readme_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     missing = [link for link in links if not (ROOT / link).exists()]

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from widescape.arch import Erf, Relu, fc
-from widescape.core.errors import ShapeError
+from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.curvature.margins import kink_margin, on_same_piece
 
@@ -173,3 +173,9 @@ def test_signs_of_preactivations_decide_the_piece_of_a_relu_layer():
     found = on_same_piece(System(lambda w, x: jax.nn.relu(x @ w), W, X), points)
     np.testing.assert_array_equal(found, expected)
     assert on_same_piece(System(lambda w, x: jnp.tanh(x @ w), W, X), points).all()
+
+
+def test_a_comparison_with_nan_is_refused_and_not_taken_for_a_distance():
+    undefined = System(lambda w, x: jnp.maximum(jnp.log(w) * x, 0.0), np.array(-1.0), np.ones(2))
+    with pytest.raises(NonFiniteError, match="compares NaN"):
+        kink_margin(undefined)

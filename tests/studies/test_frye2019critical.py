@@ -155,7 +155,7 @@ def point(loss, index, *, g2=1e-20, trace=(1.0,), status=PointStatus.CRITICAL):
 def searches(*points):
     """What the claims read of searches, on 6-2-6."""
     known = np.array(sorted(analytic(6, 2)))
-    made = object.__new__(frye2019critical.Searches)
+    made = object.__new__(frye2019critical.CriticalPointSearches)
     for name, value in (("points", points), ("losses", known[:, 0]), ("indices", known[:, 1])):
         object.__setattr__(made, name, value)
     return made

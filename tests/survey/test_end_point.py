@@ -48,6 +48,8 @@ def test_training_that_starts_in_a_bad_minimum_ends_there_and_the_neuron_hides_l
     assert rows["trained alone"] == (pytest.approx(0.5), pytest.approx(0.5), None)
     assert rows["with an added neuron"] == (run.modified_loss[-1], run.loss[-1], run.contribution[-1])
     assert run.modified_loss[-1] < run.loss[-1]
+    assert ("The neuron did not help" in chapter.verdict) == (run.loss[-1] >= rows["trained alone"][0])
+    assert f"{run.loss[-1]:.3g} instead of 0.5" in chapter.verdict
     assert all(isinstance(chart, Chart) for chart in chapter.charts)
     assert [chart.name for chart in chapter.charts] == ["hidden_loss", "added_term", "hessian"]
 

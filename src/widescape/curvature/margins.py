@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widescape.core.errors import NonFiniteError
 from widescape.core.precision import double_scope
 from widescape.curvature.inspection import SMOOTH_RULES, written_as
 from widescape.curvature.operators import Operators
@@ -36,6 +37,7 @@ def kink_margin(system: System, params: Any = None) -> float:
 
     Raises:
         ShapeError, DtypeError, ValueError: parameters that do not fit.
+        NonFiniteError: NaN is compared.
 
     Cost: one forward pass.
 
@@ -46,7 +48,10 @@ def kink_margin(system: System, params: Any = None) -> float:
     """
     point = system.vector(params)
     with double_scope(system.double):
-        return float(_smallest(system.operators, point, system.arrays[0]))
+        margin = float(_smallest(system.operators, point, system.arrays[0]))
+    if np.isnan(margin):
+        raise NonFiniteError("the function compares NaN at this point; scale the parameters or data.")
+    return margin
 
 
 def on_same_piece(system: System, points: Any) -> np.ndarray:

@@ -36,6 +36,7 @@ from widescape.landscape.minima import (
     AugModel,
     ConvexStatus,
     CPReport,
+    CriticalPointSearches,
     EliminationCensus,
     EscapeMonitor,
     EscapeReport,
@@ -80,6 +81,7 @@ from widescape.landscape.prediction import (
     sgd_step_size,
 )
 from widescape.landscape.relu_grams import du_width_bound, empirical_relu_gram, relu_gram, relu_gram_output
+from widescape.landscape.residual_searches import ResidualSearches
 from widescape.landscape.resnet import ResidualModel, ResNetReport, resnet_certificate
 from widescape.landscape.second_derivative import HessianNorm, hessian_norm
 from widescape.landscape.surfaces import LossSurface, Profile, surface_1d, surface_2d
@@ -98,6 +100,7 @@ __all__ = [
     "CertificateCheck",
     "CertificateStatus",
     "ConvexStatus",
+    "CriticalPointSearches",
     "DepthWidthSweep",
     "Descent",
     "DescentStatus",
@@ -133,6 +136,7 @@ __all__ = [
     "RateReport",
     "ResNetReport",
     "ResidualModel",
+    "ResidualSearches",
     "SGDStep",
     "ScaledLoss",
     "Sharpness",

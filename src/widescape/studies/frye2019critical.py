@@ -6,7 +6,6 @@ MINRES-QLP, as published; what it finds with decomposed Hessians is told beside.
 compares dampings with a best value that it never updates, so that its damped Newton is another one than that here.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +14,18 @@ import jax
 import numpy as np
 
 from widescape import arch, data
-from widescape.core.chart import Chart, Series
-from widescape.core.evidence import EXACT
 from widescape.core.random import named_key
-from widescape.core.result import Result, quantity
 from widescape.curvature import System
 from widescape.landscape import (
     CPReport,
+    CriticalPointSearches,
     PointStatus,
     find_critical_points,
-    index_chart,
     loss_uniform_starts,
     problems,
 )
 from widescape.landscape.minima.finders import FinderMethod
+from widescape.landscape.minima.searches import CLOSE
 from widescape.landscape.problem import Problem
 from widescape.studies.study import Study, StudyClaim, claim, claim_of_count
 
@@ -37,8 +34,6 @@ RATES = {"newton_mr": (0.80, 0.04), "damped_newton": (0.45, 0.05), "gnm": (0.35,
 """Published shares of searches that succeed on the deep linear autoencoder, with their standard errors."""
 CUTOFFS = (1e-8, 1e-6)
 """Squared norms of the gradient that earlier work took for zero, or that are said to distort its map."""
-CLOSE = 1e-6
-"""Distance of a loss from an analytic one within which a search is taken to have ended there."""
 
 _WORDS = {"newton_mr": "Newton-MR", "damped_newton": "damped Newton", "gnm": "descent on the gradient norm"}
 _TO_MINIMUM = ((-4.0, 1.0), (-2.0, 0.5), (0.0, 1.0))
@@ -62,31 +57,6 @@ _USUAL = _Scale({"newton_mr": 20, "newton_mr_decomposed": 10, "damped_newton": 2
 _PAPER = _Scale(
     {"newton_mr": 100, "newton_mr_decomposed": 100, "damped_newton": 100, "gnm": 60}, 25_000, digits=100, images=None
 )
-
-
-class Searches(Result):
-    """Searches for critical points of one loss, and the critical points that it is known to have."""
-
-    source = "frye2019critical"
-    points: tuple[CPReport, ...] = quantity(EXACT, "where each search ended")
-    losses: np.ndarray = quantity(EXACT, "losses of the known critical points (K,); empty where none is known")
-    indices: np.ndarray = quantity(EXACT, "their indices (K,)")
-
-    @property
-    def found(self) -> tuple[CPReport, ...]:
-        """The searches that succeeded."""
-        return tuple(own for own in self.points if own.status.ok)
-
-    def is_known(self, own: CPReport) -> bool:
-        """Whether a known critical point has the loss of a report, within `CLOSE`, and its index."""
-        return bool(((np.abs(self.losses - own.loss) <= CLOSE) & (self.indices == own.index)).any())
-
-    def charts(self) -> tuple[Chart, ...]:
-        """Loss against index, with the known critical points."""
-        chart = index_chart(self.points)
-        shares = self.indices / self.points[0].w.size
-        known = (Series(shares, self.losses, "analytic", style="points"),) if self.losses.size else ()
-        return (dataclasses.replace(chart, series=(*known, *chart.series)),)
 
 
 def run(
@@ -163,18 +133,20 @@ def _starts(problem: Problem, count: int, key: jax.Array) -> list[Any]:
     return [start for some in zip(*found, strict=True) for start in some][:count]
 
 
-def _searched(problem: Problem, reports: Sequence[CPReport]) -> Searches:
+def _searched(problem: Problem, reports: Sequence[CPReport]) -> CriticalPointSearches:
     """The reports beside the known critical points, each pair of loss and index once."""
     facts = [own for _, own in problem.points.values() if own["critical"]]
     known = np.array(sorted({(own["loss"], own["index"]) for own in facts}))
-    return Searches(points=tuple(reports), losses=known[:, 0], indices=known[:, 1])
+    return CriticalPointSearches(points=tuple(reports), losses=known[:, 0], indices=known[:, 1])
 
 
-def _deep(key: jax.Array, scale: _Scale, say: Callable[[str], None], progress: bool | None) -> dict[str, Searches]:
+def _deep(
+    key: jax.Array, scale: _Scale, say: Callable[[str], None], progress: bool | None
+) -> dict[str, CriticalPointSearches]:
     """Searches on the deep linear autoencoder with each method, and with Newton-MR on decomposed Hessians."""
     problem = problems.linear_autoencoder(16, 4)
     system, starts = problem.system("{}"), _starts(problem, max(scale.deep.values()), key)
-    found: dict[str, Searches] = {}
+    found: dict[str, CriticalPointSearches] = {}
     for name, count in scale.deep.items():
         say(f"linear autoencoder 16-4-16: {count} searches, {name}")
         method: FinderMethod = "newton_mr" if "mr" in name else "gnm" if name == "gnm" else "damped_newton"
@@ -184,7 +156,7 @@ def _deep(key: jax.Array, scale: _Scale, say: Callable[[str], None], progress: b
     return found
 
 
-def _quartic(progress: bool | None) -> dict[str, Searches]:
+def _quartic(progress: bool | None) -> dict[str, CriticalPointSearches]:
     """Newton-MR on the quartic: to the minimum, to a gradient-flat point, and there with an exact inverse."""
     problem = problems.quartic()
     found = {}
@@ -195,7 +167,7 @@ def _quartic(progress: bool | None) -> dict[str, Searches]:
     return found
 
 
-def _digits(key: jax.Array, scale: _Scale, progress: bool | None) -> Searches:
+def _digits(key: jax.Array, scale: _Scale, progress: bool | None) -> CriticalPointSearches:
     """Newton-MR on an autoencoder with Swish units and biases, of digits pooled to 4 by 4."""
     images = np.asarray(data.load("digits").x_train, np.float64)[: scale.images]
     x = images.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
@@ -207,13 +179,13 @@ def _digits(key: jax.Array, scale: _Scale, progress: bool | None) -> Searches:
         system = System(net.apply, params, x, x, reduction="mean")
         starts = loss_uniform_starts(system, num=count, lr=0.1, steps=2 * _STEPS, key=own, progress=False)
         reports += find_critical_points(system, list(starts), dense=False, progress=progress)
-    return Searches(points=tuple(reports), losses=np.empty(0), indices=np.empty(0, int))
+    return CriticalPointSearches(points=tuple(reports), losses=np.empty(0), indices=np.empty(0, int))
 
 
 # Claims.
 
 
-def _map_claims(found: Searches) -> tuple[StudyClaim, ...]:
+def _map_claims(found: CriticalPointSearches) -> tuple[StudyClaim, ...]:
     runs, good = len(found.points), found.found
     near = [float(found.losses[np.abs(found.losses - own.loss).argmin()]) for own in good]
     indices = [{own.index for own, loss in zip(good, near, strict=True) if loss == value} for value in set(near)]
@@ -230,7 +202,7 @@ def _map_claims(found: Searches) -> tuple[StudyClaim, ...]:
     )
 
 
-def _exact(name: str, net: str, searches: Sequence[Searches]) -> StudyClaim:
+def _exact(name: str, net: str, searches: Sequence[CriticalPointSearches]) -> StudyClaim:
     statement = f"Every success on {net} is within {CLOSE:g} of an analytic loss and has the index of a point there."
     return _all(name, statement, [some.is_known(own) for some in searches for own in some.found], "successes")
 
@@ -245,7 +217,7 @@ def _zero_claims() -> tuple[StudyClaim, ...]:
     )
 
 
-def _rate(method: str, found: dict[str, Searches], *, enough: bool) -> StudyClaim:
+def _rate(method: str, found: dict[str, CriticalPointSearches], *, enough: bool) -> StudyClaim:
     rate, stderr = RATES[method]
     runs, good = len(found[method].points), found[method].found
     words = f"{len(good)} of {runs}" + ("" if enough else f", {_FEW}")
@@ -274,7 +246,7 @@ def _share(
     )
 
 
-def _cutoff(cutoff: float, searches: Sequence[Searches], *, enough: bool) -> StudyClaim:
+def _cutoff(cutoff: float, searches: Sequence[CriticalPointSearches], *, enough: bool) -> StudyClaim:
     passed = [(some, own) for some in searches for own in some.points if own.trace.min() < cutoff]
     far = [(np.abs(some.losses - own.loss).min(), own.status is PointStatus.LIMIT) for some, own in passed]
     off = [own for own in far if own[0] > CLOSE]
@@ -291,7 +263,7 @@ def _cutoff(cutoff: float, searches: Sequence[Searches], *, enough: bool) -> Stu
     )
 
 
-def _quartic_claims(found: dict[str, Searches]) -> tuple[StudyClaim, ...]:
+def _quartic_claims(found: dict[str, CriticalPointSearches]) -> tuple[StudyClaim, ...]:
     to_minimum, to_flat, exact = (found[f"quartic_{name}"].points for name in ("minimum", "flat", "exact"))
     reach = "Three starts reach the minimum (-3, 0) of the quartic, with |g|^2 < 1e-20, in at most 12 steps."
     flat = "Three more end within 0.005 of the gradient-flat point (sqrt 2, 0), |g|^2 11.1 to 11.3, and are called so."
@@ -308,7 +280,7 @@ def _quartic_claims(found: dict[str, Searches]) -> tuple[StudyClaim, ...]:
     )
 
 
-def _digits_claims(found: Searches | None) -> tuple[StudyClaim, ...]:
+def _digits_claims(found: CriticalPointSearches | None) -> tuple[StudyClaim, ...]:
     kinds = [] if found is None else [own.status for own in found.points]
     good, flat, runs = kinds.count(PointStatus.CRITICAL), kinds.count(PointStatus.GRADIENT_FLAT), len(kinds)
     words = f"{good} of {runs} critical, {flat} gradient-flat" if runs else "left out of the quick study"

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from widescape.arch.base import Layer
 from widescape.core.chart import Drawable
 from widescape.core.result import Result
@@ -117,6 +119,11 @@ class SurveyReport:
             "left_out": dict(self.left_out),
             "chapters": [chapter.to_dict() for chapter in self.chapters],
         }
+
+
+def adam_rate(w: np.ndarray) -> float:
+    """A learning rate of Adam for flat parameters: a hundredth of their root mean square."""
+    return 0.01 * (float(np.sqrt(np.mean(np.square(w, dtype=np.float64)))) or 1.0)
 
 
 def network_and_data(context: Context) -> tuple[Layer, Dataset]:

@@ -15,10 +15,9 @@ from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.curvature import System
 from widescape.data import standardize
-from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, adam_rate, network_and_data
 
 TITLE = "The end of training"
-_RATE = 0.01  # of Adam, in units of the root mean square of the weights
 _LAM = 1e-2
 _SAID = (AssumptionWarning, NonDifferentiableWarning, NonSmoothWarning)  # warnings that become sentences
 _KINDS = {
@@ -129,7 +128,7 @@ def _subject(context: Context, size: _Size) -> tuple[System, str]:
 
 
 def _measured(context: Context, system: System, size: _Size, sizing: str, watch: Stopwatch) -> _Work:
-    rate = _RATE * float(np.sqrt(np.mean(np.square(system.flat)))) or _RATE
+    rate = adam_rate(system.flat)
     steps = _affordable(context, system, size, rate, watch)
     adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
     context.say(f"{steps:,} steps of training, without and with an added neuron")
@@ -141,7 +140,8 @@ def _measured(context: Context, system: System, size: _Size, sizing: str, watch:
     )
     context.say("what the end point is")
     at_end = system.starting_at(end)
-    groups = landscape.group_residual(at_end.F(), _rows(system.x), system.y, system.loss)
+    outputs, inputs = at_end.F(), _rows(system.x)
+    groups = landscape.group_residual(outputs, inputs, system.y, system.loss)
     phi, outer = landscape.model_basis(at_end)
     small = system.num_params <= _SMALL
     begin = watch.seconds
@@ -154,7 +154,7 @@ def _measured(context: Context, system: System, size: _Size, sizing: str, watch:
         room = np.inf if context.budget is None else context.budget / 4 / (watch.seconds - begin)
         most = int(min(size.searches, max(3, _STEPS_PER_LOOK * room)))
         (search,) = landscape.find_critical_points(at_end, [end], max_steps=most, progress=False)
-    escape = landscape.escape_value(at_end.F(), _rows(system.x), system.y, system.loss, restarts=size.restarts)
+    escape = landscape.escape_value(outputs, inputs, system.y, system.loss, restarts=size.restarts)
     more = "" if context.budget is None else "; --full takes more of everything"
     return _Work(
         system=system,

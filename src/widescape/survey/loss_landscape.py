@@ -142,13 +142,11 @@ def _affordable(context: Context, system: System, rate: float, watch: Stopwatch)
     """Steps that fit into a share of the budget."""
     if context.budget is None:
         return _FULL_STEPS
-    if context.budget < 1:
-        return _KEPT
     for count in (1, 3):  # the first compiles
         start = watch.seconds
         landscape.gradient_descent(system, rate, count, keep_every=count, progress=False)
         seconds = (watch.seconds - start) / count
-    room = max(_SHARE * context.budget - watch.seconds, 1.0)
+    room = max(_SHARE * context.budget - watch.seconds, 0.1 * _SHARE * context.budget)
     return int(np.clip(room / max(seconds, 1e-9) // _KEPT * _KEPT, _KEPT, _MOST_STEPS))
 
 

@@ -18,11 +18,10 @@ from widescape.curvature import System
 from widescape.data import standardize
 from widescape.paths.figures import path_chart
 from widescape.paths.layered import as_layered
-from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, adam_rate, network_and_data
 
 TITLE = "Paths between two solutions"
 _BATCH = 50
-_RATE = 0.01  # of Adam, in units of the root mean square of the weights
 _WORSE = 2.0  # times the loss of the second solution, from which the given parameters count as no solution
 
 
@@ -173,8 +172,7 @@ def _other_start(system: System, net: arch.Layer | None, key: jax.Array) -> Any:
 
 def _trained(system: System, start: Any, steps: int, seed: int) -> tuple[Any, float]:
     """Parameters after Adam, at a rate in units of the size of the weights; and their loss."""
-    w = system.vector(start)
-    rate = _RATE * float(np.sqrt(np.mean(np.square(w, dtype=np.float64)))) or _RATE
+    rate = adam_rate(system.vector(start))
     own, batch = system.starting_at(start), min(_BATCH, system.num_examples)
     run = train.fit(own, optax.adam(rate), steps, batch, key=jax.random.key(seed), progress=False)
     if not run.status.ok:
@@ -186,7 +184,7 @@ def _measured(context: Context, ends: _Ends) -> _Work:
     context.say("the straight line and a trained curve")
     merged = _merged(context, ends)
     line = paths.barrier(ends.system, ends.a, ends.b, progress=False) if merged is None else merged.naive
-    rate = _RATE * float(np.sqrt(np.mean(np.square(ends.system.vector(ends.a), dtype=np.float64)))) or _RATE
+    rate = adam_rate(ends.system.vector(ends.a))
     curve = paths.fit_curve(
         ends.system,
         ends.a,

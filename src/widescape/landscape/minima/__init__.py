@@ -13,6 +13,7 @@ from widescape.landscape.minima.minres import MinimumLength, minres_qlp
 from widescape.landscape.minima.monitor import EscapeMonitor, MonitorRow, MonitorStatus
 from widescape.landscape.minima.pgb import PGBReport, PGBVerdict, pgb_certificate
 from widescape.landscape.minima.scaled_loss import ScaledLoss, scale_out_minima
+from widescape.landscape.minima.searches import CriticalPointSearches
 from widescape.landscape.minima.starts import LossUniformStarts, loss_uniform_starts
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AugmentedLoss",
     "CPReport",
     "ConvexStatus",
+    "CriticalPointSearches",
     "EliminationCensus",
     "EscapeMonitor",
     "EscapeReport",
