@@ -40,6 +40,7 @@ survey:
 
 benchmarks:
 	$(PYTHON) benchmarks/gram_fc.py
+	$(PYTHON) benchmarks/conv.py
 	$(PYTHON) benchmarks/tangent.py
 	$(PYTHON) benchmarks/estimators.py
 	$(PYTHON) benchmarks/landscape.py

@@ -37,7 +37,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Exception|[A-Z][A-Za-z]*Error|UserWarning|Enum|ABC|NamedTuple)"),
     # Private bases and types that signatures of widescape name.
     (r"py:class", r"widescape\..*\._\w+"),
-    (r"py:class", r"(.*\.)?(Anchor|Augmented|Entry|Figure|InputBlock|Permuting|Rules|TailFit|Transfers)"),
+    (
+        r"py:class",
+        r"(.*\.)?(Affine|Anchor|Apply|Augmented|AxisWindows|Branch|Convolve|Entry|Figure|InputBlock|Layout|Level|Permuting|Pool|Rules|TailFit|Transfers)",
+    ),
 ]
 
 # The reference: one page for each room, from bottom to top. A room without `__all__` is listed with the modules of it

@@ -144,6 +144,7 @@ MADE = {
     ),
     "precision bounded": lambda: kernels.precision_report(gram_matrices()[0], "bfloat16"),
     "plan": lambda: kernels.gram(*problem()[:2], plan=True),
+    "network plan": lambda: arch.cnn_gap(2, 8, 1).describe((4, 4, 1)),
     "kernel": lambda: problem()[0].kernel(problem()[1], problem()[2]),
     "kernel without tangent": lambda: problem()[0].kernel(problem()[1], get="nngp"),
     "kernel in float32": lambda: problem()[0].kernel(problem()[1], dtype="float32"),

@@ -19,7 +19,7 @@ from widescape.core.errors import DataError
 from widescape.curvature import System
 from widescape.report import page
 from widescape.survey import run as survey_run
-from widescape.survey.subject import load_model, of_system
+from widescape.survey.subject import NAMED, load_model, of_system
 
 
 def plain(p: Any, x: Any) -> Any:
@@ -302,3 +302,57 @@ def test_the_chapter_on_digits_says_how_far_networks_are(monkeypatch: pytest.Mon
     assert distances[1, 3] < distances[0, 3]  # the mean of the networks is nearer to the limit than one of them
     assert "width 256" in chapter.verdict
     assert any(f"networks is {distances[1, 3]:.3g} from the limit" in sentence for sentence in chapter.sentences)
+
+
+def images(n: int = 200) -> data.Dataset:
+    r = np.random.default_rng(5)
+    x = r.normal(size=(n + 20, 8, 8, 1))
+    y = np.arange(n + 20) % 2
+    x[y == 1, 1:3] += 2
+    return data.Dataset("small images", x[:n], y[:n], x[n:], y[n:], 2, "made")
+
+
+@pytest.mark.slow
+def test_another_network_is_surveyed_on_images_and_how_much_of_them_was_used_is_said(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:3])  # the others take no part of the sizing
+    report = survey.survey(images(), arch="cnn_gap(1, 4, 2, activation=Gelu())")
+    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks", "loss-landscape"]
+    sizing = {c.name: c.sizing for c in report.chapters}
+    assert "To stay within" in sizing["infinite-limit"]
+    assert all("of 200 training examples" in text for text in sizing.values())
+    assert "width 8" in sizing["loss-landscape"]
+    assert "Conv 3x3, SAME, Gelu, GlobalAvgPool, Dense" in report.subject
+    assert "--arch 'cnn_gap(1, 4, 2, activation=Gelu())'" in report.provenance["command"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cnn", "give one of fc, cnn_vec, cnn_gap, myrtle, resnet"),
+        ("fc(1, 8, 3, activation=Erf())", r"outputs of shape \(3,\), but small images needs 2"),
+        (arch.Dense(2), "does not fit small images, whose examples are 8 x 8 x 1 numbers"),
+        ("Relu(", "no expression"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_the_work(given: str | arch.Layer, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        survey.survey(images(), arch=given)
+
+
+def test_a_system_brings_its_own_network() -> None:
+    with pytest.raises(DataError, match="leave out `arch`"):
+        survey.survey(labeled_system(), arch="fc")
+
+
+def test_every_word_for_a_network_is_one_that_fits_images() -> None:
+    for word, make in NAMED.items():
+        net = make(3)
+        assert net.out(arch.Signal.of_input((8, 8, 1))).shape == (3,), word
+        assert arch.from_text(repr(net)) == net
+
+
+def test_the_command_line_refuses_a_network_beside_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["survey", "--model", "a.py:make", "--arch", "cnn_gap"]) == 2
+    assert "leave out --arch" in capsys.readouterr().err

@@ -17,20 +17,29 @@ from widescape.arch.activations import (
     Sin,
 )
 from widescape.arch.base import Layer, network_of
+from widescape.arch.branches import Concat, Parallel, Prod, Residual, Sum
+from widescape.arch.conv import Conv, LocalConv
 from widescape.arch.covariance import Covariance
 from widescape.arch.dense import Dense
 from widescape.arch.elementwise import Elementwise
 from widescape.arch.limit import Kernel
+from widescape.arch.normalization import BatchNorm, LayerNorm
 from widescape.arch.numerical import Activation, Sigmoid, Silu, Softmax, Softplus, Tanh
 from widescape.arch.parse import from_text
-from widescape.arch.presets import default_network, fc
+from widescape.arch.plan import NetworkPlan
+from widescape.arch.pooling import AvgPool, Flatten, GlobalAvgPool, GlobalSumPool, MaxPool, SumPool
+from widescape.arch.presets import cnn_gap, cnn_vec, default_network, fc, myrtle, resnet, wide_resnet
 from widescape.arch.spec import Signal
-from widescape.arch.structure import Flatten, Frozen, Identity, Sequential
+from widescape.arch.structure import Frozen, Identity, Repeat, Sequential
 
 __all__ = [
     "ABRelu",
     "Abs",
     "Activation",
+    "AvgPool",
+    "BatchNorm",
+    "Concat",
+    "Conv",
     "Cos",
     "Covariance",
     "Dense",
@@ -41,14 +50,24 @@ __all__ = [
     "Frozen",
     "Gaussian",
     "Gelu",
+    "GlobalAvgPool",
+    "GlobalSumPool",
     "Hermite",
     "Identity",
     "Kernel",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
+    "LocalConv",
+    "MaxPool",
+    "NetworkPlan",
+    "Parallel",
     "Polynomial",
+    "Prod",
     "Rbf",
     "Relu",
+    "Repeat",
+    "Residual",
     "Sequential",
     "Sigmoid",
     "Sign",
@@ -57,9 +76,16 @@ __all__ = [
     "Sin",
     "Softmax",
     "Softplus",
+    "Sum",
+    "SumPool",
     "Tanh",
+    "cnn_gap",
+    "cnn_vec",
     "default_network",
     "fc",
     "from_text",
+    "myrtle",
     "network_of",
+    "resnet",
+    "wide_resnet",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from widescape import duals
 from widescape.arch.elementwise import Elementwise
+from widescape.arch.fused_program import Apply
 from widescape.arch.spec import scale
 from widescape.core import checks
 from widescape.duals import Dual, Pair
@@ -19,9 +20,13 @@ class Relu(Elementwise):
     """max(x, 0)."""
 
     kinked = True
+    positive = True
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.relu(x)
+
+    def fused(self) -> Apply:
+        return Apply("abrelu", 0.0, 1.0)
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, 0.0, 1.0)
@@ -38,6 +43,9 @@ class ABRelu(Elementwise):
     def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.minimum(x, 0) + self.b * jnp.maximum(x, 0)
 
+    def fused(self) -> Apply:
+        return Apply("abrelu", self.a, self.b)
+
     def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, self.a, self.b)
 
@@ -52,6 +60,9 @@ class LeakyRelu(Elementwise):
     def phi(self, x: jax.Array) -> jax.Array:
         return jnp.where(x > 0, x, self.slope * x)
 
+    def fused(self) -> Apply:
+        return Apply("abrelu", self.slope, 1.0)
+
     def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, self.slope, 1.0)
 
@@ -61,9 +72,13 @@ class Abs(Elementwise):
     """|x|."""
 
     kinked = True
+    positive = True
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jnp.abs(x)
+
+    def fused(self) -> Apply:
+        return Apply("abrelu", -1.0, 1.0)
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.abrelu(pair, -1.0, 1.0)
@@ -77,8 +92,16 @@ class Erf(Elementwise):
     b: float = scale(1.0)
     c: float = scale(0.0)
 
+    @property
+    def odd(self) -> bool | None:  # type: ignore[override]
+        """Without a shift."""
+        return _is_zero(self.c)
+
     def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jax.scipy.special.erf(self.b * x) + self.c
+
+    def fused(self) -> Apply:
+        return Apply("erf", self.a, self.b, self.c)
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.erf(pair, self.a, self.b, self.c)
@@ -90,6 +113,9 @@ class Gelu(Elementwise):
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jax.nn.gelu(x, approximate=False)
+
+    def fused(self) -> Apply:
+        return Apply("gelu")
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.gelu(pair)
@@ -103,8 +129,16 @@ class Sin(Elementwise):
     b: float = scale(1.0)
     c: float = scale(0.0)
 
+    @property
+    def odd(self) -> bool | None:  # type: ignore[override]
+        """Without a shift."""
+        return _is_zero(self.c)
+
     def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.sin(self.b * x + self.c)
+
+    def fused(self) -> Apply:
+        return Apply("sine", self.a, self.b, self.c)
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.sine(pair, self.a, self.b, self.c)
@@ -121,6 +155,9 @@ class Cos(Elementwise):
     def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.cos(self.b * x + self.c)
 
+    def fused(self) -> Apply:
+        return Apply("sine", self.a, self.b, self.c + float(np.pi / 2))
+
     def dual_of(self, pair: Pair) -> Dual:
         return duals.sine(pair, self.a, self.b, self.c + jnp.pi / 2)
 
@@ -131,12 +168,17 @@ class Rbf(Elementwise):
 
     gamma: float = scale(1.0)
 
+    positive = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.positive(self.gamma, "gamma", "Rbf")
 
     def phi(self, x: jax.Array) -> jax.Array:
         return 2**0.5 * jnp.sin((2 * self.gamma) ** 0.5 * x + jnp.pi / 4)
+
+    def fused(self) -> Apply:
+        return Apply("rbf", self.gamma)
 
     def dual_of(self, pair: Pair) -> Dual:
         return duals.rbf(pair, self.gamma)
@@ -148,6 +190,8 @@ class Exp(Elementwise):
 
     a: float = scale(1.0)
     b: float = scale(1.0)
+
+    positive = True
 
     def phi(self, x: jax.Array) -> jax.Array:
         return self.a * jnp.exp(self.b * x)
@@ -162,6 +206,8 @@ class Gaussian(Elementwise):
 
     a: float = scale(1.0)
     b: float = scale(-1.0)
+
+    positive = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,6 +225,7 @@ class Gaussian(Elementwise):
 class Sign(Elementwise):
     """sign(x). No gradient passes it: the tangent kernel of what lies below is lost, with a warning."""
 
+    odd = True
     kinked = True
     ntk_caution = "its derivative is 0 almost everywhere: the tangent kernel counts the layers above it only"
 
@@ -199,6 +246,12 @@ class Polynomial(Elementwise):
         super().__post_init__()
         if not self.coefficients:
             raise ValueError("Polynomial: `coefficients` is empty; give at least the constant term.")
+
+    @property
+    def odd(self) -> bool | None:  # type: ignore[override]
+        """Odd powers only."""
+        even = [_is_zero(c) for c in self.coefficients[::2]]
+        return False if False in even else None if None in even else True
 
     def phi(self, x: jax.Array) -> jax.Array:
         value = jnp.zeros_like(x)
@@ -226,8 +279,17 @@ class Hermite(Elementwise):
         monomials = np.polynomial.hermite_e.herme2poly([0] * self.degree + [1])
         return Polynomial(tuple(float(c) / factorial(self.degree) ** 0.5 for c in monomials))
 
+    @property
+    def odd(self) -> bool | None:  # type: ignore[override]
+        """Of odd degree."""
+        return self.degree % 2 == 1
+
     def phi(self, x: jax.Array) -> jax.Array:
         return self._polynomial.phi(x)
 
     def dual_of(self, pair: Pair) -> Dual:
         return self._polynomial.dual_of(pair)
+
+
+def _is_zero(value: float) -> bool | None:
+    return value == 0 if checks.is_concrete_number(value) else None

@@ -2,18 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from widescape.arch import limit as _limit
-from widescape.arch.covariance import Covariance
-from widescape.arch.limit import Get, Kernel
+from widescape.arch.covariance import Covariance, Level
+from widescape.arch.fused_program import Step
+from widescape.arch.limit import Get, Kernel, LayoutChoice
 from widescape.arch.spec import Signal, scales_of
 from widescape.core import checks
 from widescape.core.errors import ShapeError
 from widescape.core.precision import has_float64
+
+if TYPE_CHECKING:
+    from widescape.arch.plan import NetworkPlan
 
 Params = Any
 
@@ -30,6 +34,18 @@ class Layer(ABC):
 
     ends_stage: bool = False
     """Whether a compiled program of the limit ends after this layer."""
+    alone: bool = False
+    """Whether the layer is a compiled program of its own."""
+    has_width: bool = False
+    """Whether the layer has a number of outputs that it was given."""
+    mixes_positions: bool = False
+    """Whether variances behind the layer cannot be found from variances before it."""
+    ends_program: Literal["", "mean", "diagonal"] = ""
+    """Which pairs of positions the fused path ends in a mean over, where the layer takes them away."""
+    is_chain: bool = False
+    """Whether the layers inside this one act one after the other."""
+    takes_branches: bool = False
+    """Whether the layer works on the several signals of a `Parallel`."""
     ntk_caution: str = ""
     """What to warn of when the tangent kernel is asked for."""
     pair_flops: int = 4
@@ -47,6 +63,11 @@ class Layer(ABC):
             numbers = value if isinstance(value, tuple | list) else (value,)
             checked = tuple(checks.number(v, name, type(self).__name__) for v in numbers)
             object.__setattr__(self, name, checked if isinstance(value, tuple | list) else checked[0])
+
+    @property
+    def label(self) -> str:
+        """The layer in a few words, for messages and plans."""
+        return type(self).__name__
 
     @abstractmethod
     def out(self, signal: Signal) -> Signal:
@@ -83,6 +104,34 @@ class Layer(ABC):
         """The parts that are compiled one by one and run in turn; together they are this layer."""
         return (self,)
 
+    def carried(self, after: Level, signal: Signal) -> Level:
+        """Which pairs of positions the limit needs before the layer, if it needs `after` behind it."""
+        return after if len(signal.shape) == 1 else max(after, Level.POSITIONS)
+
+    def plane_axes(self, signal: Signal) -> tuple[str, ...] | None:
+        """How positions and their shifted partners move together, along each axis; None if they do not.
+
+        ``"any"``: both keep their places; ``"circular"``: only if shifts wrap around; ``"linear"``: only if they do
+        not; ``"same"``: either way, as long as no positions were lost before; ``"same-linear"``: both.
+        """
+        del signal
+        return None
+
+    def steps(self, signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
+        """The layer for the fused path over positions; None if that path does not know it.
+
+        Args:
+            signal: what reaches the layer; an image.
+            frozen: whether its parameters are held fixed.
+        """
+        del signal, frozen
+        return None
+
+    def prepared(self, signal: Signal) -> "Layer":
+        """The layer with what its limit has to know about the widths of finite layers."""
+        del signal
+        return self
+
     def with_hidden_width(self, width: int, *, is_last: bool = True) -> "Layer":
         """The same architecture with every hidden width replaced: all but the last one, if it comes last itself."""
         del width, is_last
@@ -110,7 +159,15 @@ class Layer(ABC):
             checks.count(width, "width", "init")
         network = self if width is None else self.with_hidden_width(width)
         signal = Signal.of_input(shape)
-        network.out(signal)
+        try:
+            network.out(signal)
+        except ShapeError as error:
+            hint = (
+                ""
+                if width is None
+                else f" (with every hidden width {width}; the outputs need a last layer of their own)"
+            )
+            raise ShapeError(f"{error}{hint}") from error
         dtype = jnp.dtype(dtype)
         if dtype == jnp.float64:
             with jax.enable_x64(True):
@@ -164,7 +221,13 @@ class Layer(ABC):
         return self.forward(params, x, Signal.of_input(x.shape[1:]))
 
     def kernel(
-        self, x1: Any, x2: Any = None, *, get: Get | Iterable[Get] = ("nngp", "ntk"), dtype: Any = "float64"
+        self,
+        x1: Any,
+        x2: Any = None,
+        *,
+        get: Get | Iterable[Get] = ("nngp", "ntk"),
+        dtype: Any = "float64",
+        layout: LayoutChoice = "auto",
     ) -> Kernel:
         """The NNGP and tangent kernels of the infinitely wide network.
 
@@ -177,18 +240,24 @@ class Layer(ABC):
             x2: another batch (n2, *shape); None stands for `x1`, with an exact diagonal.
             get: which kernels.
             dtype: ``"float64"``, or ``"float32"`` for comparisons of precision.
+            layout: for networks with pooling, how pairs of positions are held: ``"planes"``, one shift between
+                positions after the other (stride 1, global pooling), or ``"full"``, all at once. ``"auto"`` takes
+                planes where they apply. The kernels are the same.
 
         Returns:
-            a `Kernel` with `nngp` and `ntk`, (n1, n2), None where not asked for.
+            a `Kernel` with `nngp` and `ntk`, (n1, n2), None where not asked for. For a network whose outputs have
+            positions, means over equal positions.
 
         Raises:
             DtypeError, ShapeError, ValueError: input that is not a batch of finite real numbers.
             NotTractableError, NonGaussianInputError: there is no limit; names the layer.
             QuadratureError: a numerical integral is too coarse.
             PrecisionError: traced input in less than float64.
+            MemoryBudgetError: the batches are too large for one piece.
 
-        Cost: 2 n1 n2 d flops and about 40 per pair and layer; holds five arrays of (n1, n2). For large
-        batches use `widescape.kernels.gram`.
+        Cost: 2 n1 n2 d flops and about 40 per pair and layer; holds five arrays of (n1, n2). For large batches use
+        `widescape.kernels.gram`. With S positions per example, convolutions take S times that, and S^2 times before a
+        pooling; `describe` counts it.
 
         Example:
             >>> from widescape import arch
@@ -197,7 +266,40 @@ class Layer(ABC):
             >>> bool(abs(k.nngp[0, 1] * 3.141592653589793 - 1) < 1e-12)
             True
         """
-        return _limit.kernel(self, x1, x2, get, dtype)
+        return _limit.kernel(self, x1, x2, get, dtype, layout)
+
+    def describe(self, input_shape: tuple[int, ...] | None = None, *, layout: LayoutChoice = "auto") -> "NetworkPlan":
+        """What the layers are, what the infinite-width limit carries between them, and what a pair of examples costs.
+
+        Args:
+            input_shape: shape of one example, channels last; None for 32 x 32 x 3 if the layers work on images in two
+                dimensions, and for 1,000 features otherwise.
+            layout: as for `kernel`.
+
+        Returns:
+            a `NetworkPlan`, which prints as a table; nothing is computed.
+
+        Raises:
+            ShapeError: a layer does not fit its input.
+
+        Example:
+            >>> from widescape import arch
+            >>> plan = arch.cnn_gap(depth=2, width=64, n_out=1).describe((8, 8, 1))
+            >>> plan.carried[0], plan.entries.tolist()
+            ('all pairs of positions, shift by shift', [4096, 4096, 4096, 4096, 1, 1])
+        """
+        from widescape.arch.plan import describe
+
+        return describe(self, self._usual_shape() if input_shape is None else _input_shape(input_shape), layout)
+
+    def _usual_shape(self) -> tuple[int, ...]:
+        for shape in ((1000,), (32, 32, 3), (64, 3), (16, 16, 16, 3)):
+            try:
+                self.out(Signal.of_input(shape))
+            except ShapeError:
+                continue
+            return shape
+        raise ShapeError("give `input_shape`: the network fits none of the usual ones.")
 
 
 def _input_shape(shape: Any) -> tuple[int, ...]:

@@ -1,22 +1,19 @@
 """The fully connected layer in its three parameterizations."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from widescape.arch.affine import Affine, Parameterization
 from widescape.arch.base import Layer, Params
 from widescape.arch.covariance import Covariance
 from widescape.arch.spec import Signal, finite_only, scale
-from widescape.core import checks
-from widescape.core.errors import NotTractableError, ShapeError
-
-Parameterization = Literal["ntk", "standard"]
+from widescape.core.errors import ShapeError
 
 
 @dataclass(frozen=True)
-class Dense(Layer):
+class Dense(Affine):
     """A fully connected layer z = W h + b on vectors, with a bias or none.
 
     ======================= =========================== ============================ ==========================
@@ -48,51 +45,20 @@ class Dense(Layer):
     param: Parameterization = "ntk"
     base_width: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.count(self.width, "width", "Dense")
-        checks.positive(self.w_std, "w_std", "Dense")
-        checks.not_negative(self.b_std, "b_std", "Dense")
-        checks.choice(self.param, "param", Parameterization)
-        if self.base_width is not None:
-            checks.count(self.base_width, "base_width", "Dense")
-            if self.param != "standard":
-                raise ValueError("Dense: `base_width` belongs to param='standard'; the NTK parameterization has none.")
-
     def with_hidden_width(self, width: int, *, is_last: bool = True) -> Layer:
         return self if is_last else replace(self, width=width)
 
     def out(self, signal: Signal) -> Signal:
         if len(signal.shape) != 1:
             raise ShapeError(
-                f"Dense works on vectors, but examples of shape {signal.shape} reach it; put Flatten() before it."
+                f"Dense works on vectors, but examples of shape {signal.shape} reach it; put Flatten() or "
+                "GlobalAvgPool() before it."
             )
-        if self.base_width is not None and signal.base is None:
-            raise ShapeError(
-                "Dense has a `base_width`, but the layer below has none; give every Dense layer one, or no layer."
-            )
+        self.check_base(signal)
         return Signal((self.width,), self.base_width)
 
     def parameters(self, key: jax.Array, signal: Signal, dtype: Any) -> Params:
-        weight_key, bias_key = jax.random.split(key)
-        fan_in = signal.size
-        w = jax.random.normal(weight_key, (fan_in, self.width), dtype)
-        if self.param == "standard":
-            w = w * jnp.asarray(self.w_std / self._base(signal) ** 0.5, dtype)
-        if self.b_std is None:
-            return {"w": w}
-        b = jax.random.normal(bias_key, (self.width,), dtype)
-        return {"w": w, "b": b * jnp.asarray(self.b_std, dtype) if self.param == "standard" else b}
-
-    def spreads(self, signal: Signal) -> Any:
-        weight = 1.0 if self.param == "ntk" else self.w_std**2 / self._base(signal)
-        if self.b_std is None:
-            return {"w": weight}
-        return {"w": weight, "b": 1.0 if self.param == "ntk" else self.b_std**2}
-
-    def _base(self, signal: Signal) -> int:
-        """The N of the standard parameterizations."""
-        return signal.size if self.base_width is None or signal.base is None else signal.base
+        return self.drawn_weights(key, signal, (signal.size, self.width), (self.width,), dtype)
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         w = params["w"]
@@ -100,38 +66,7 @@ class Dense(Layer):
             raise ShapeError(
                 f"Dense holds weights for {w.shape[0]} features, but examples of shape {h.shape[1:]} reach it."
             )
-        fan_in = w.shape[0]
-        if self.param == "ntk":
-            z = (h @ w) * (self.w_std / fan_in**0.5)
-            return z if self.b_std is None else z + self.b_std * params["b"][None]
-        z = h @ w
-        if self.base_width is not None and signal.base is not None:
-            z = z / (fan_in / signal.base) ** 0.5
-        return z if self.b_std is None else z + params["b"][None]
+        return self.scaled(h @ w, params, w.shape[0], signal)
 
     def limit(self, cov: Covariance) -> Covariance:
-        w2 = self.w_std**2
-        b2 = 0.0 if self.b_std is None else self.b_std**2
-        pair = cov.pair.affine(w2, b2)
-        return cov.replace(
-            nngp=pair.q12,
-            complement=pair.complement,
-            var1=pair.q11[:, 0],
-            var2=pair.q22[0],
-            ntk=None if cov.ntk is None else w2 * cov.ntk + self._own_ntk(cov, pair.q12),
-            signal=Signal((1,), self.base_width),
-            gaussian=True,
-        )
-
-    def _own_ntk(self, cov: Covariance, nngp: jax.Array) -> jax.Array | float:
-        """What this layer's own parameters add to the tangent kernel."""
-        if cov.frozen:
-            return 0.0
-        if self.param == "ntk":
-            return nngp
-        if self.base_width is None or cov.signal.base is None:
-            raise NotTractableError(
-                "in the standard parameterization without `base_width` the tangent kernel grows with the width and "
-                "has no limit. Give every Dense layer a `base_width`, use param='ntk', or ask for get='nngp' alone."
-            )
-        return cov.signal.base * cov.nngp + (self.b_std is not None)
+        return self.weighted(cov).replace(signal=Signal((1,), self.base_width))

@@ -2,25 +2,33 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from widescape.arch.covariance import (
+    FLAT,
     Covariance,
     InputBlock,
+    Layout,
+    Level,
     input_block,
     traced_input_block,
     variances,
 )
+from widescape.arch.fused_route import Route, route_of
+from widescape.arch.images import all_shifts, image_block
 from widescape.arch.spec import Signal, merge, split, split_slots
+from widescape.arch.windows import common_axes
 from widescape.core import checks
-from widescape.core.errors import NonFiniteError, NonSmoothWarning, QuadratureError, ShapeError
+from widescape.core.errors import MemoryBudgetError, NonFiniteError, NonSmoothWarning, QuadratureError, ShapeError
 from widescape.core.evidence import EXACT, Evidence
+from widescape.core.memory import available_bytes, human_bytes
 from widescape.core.precision import call_in_float64, is_traced, require_traced_float64
 from widescape.core.result import Result, quantity
 
@@ -29,11 +37,15 @@ if TYPE_CHECKING:
 
 Get = Literal["nngp", "ntk"]
 Dtype = Literal["float64", "float32"]
+LayoutChoice = Literal["auto", "planes", "full"]
 FULL_BLOCK = 512
 """Rows up to which blocks are padded to a power of two."""
+BLOCK_ARRAYS = 14
+"""Arrays of pairs alive at once: products, gaps, masks, padded copies, outputs and their temporaries; measured."""
 QUADRATURE_RTOL = {"float64": 1e-6, "float32": 1e-4}
 """Largest accepted error estimate of a numerical integral, relative, by precision."""
-Array = TypeVar("Array")
+_ENTRIES = 2**17
+"""Entries of an array of pairs up to which shifts, or examples beside themselves, are computed at once."""
 
 
 class Kernel(Result):
@@ -62,6 +74,26 @@ jax.tree_util.register_pytree_node(
 )
 
 
+class Examples(NamedTuple):
+    """A batch, and what its pairs need to know of each example: variances where no pair can tell them.
+
+    Attributes:
+        x: the batch (n, *shape).
+        facts: arrays (n, ...): the variance of the input, or the variances after each pooling.
+    """
+
+    x: Any
+    facts: tuple[Any, ...]
+
+    def part(self, start: int, stop: int) -> "Examples":
+        """Some of the examples."""
+        return Examples(self.x[start:stop], tuple(fact[start:stop] for fact in self.facts))
+
+    def padded(self, size: int) -> "Examples":
+        """The last example repeated, up to this many."""
+        return Examples(_lengthened(self.x, size), tuple(_lengthened(fact, size) for fact in self.facts))
+
+
 @dataclasses.dataclass(frozen=True)
 class Limit:
     """A network's infinite-width limit, checked against an input shape and ready for blocks of pairs.
@@ -71,47 +103,79 @@ class Limit:
         signal: its input.
         get: which kernels are wanted.
         dtype: in which precision they are computed.
+        layout: which pairs of positions are carried, from the input on.
+        route: how the fused path over positions takes the network; None if it does not.
     """
 
     layer: "Layer"
     signal: Signal
     get: tuple[Get, ...]
     dtype: Dtype = "float64"
+    layout: Layout = FLAT
+    route: Route | None = None
 
     @classmethod
-    def of(cls, layer: "Layer", shape: tuple[int, ...], get: Any, dtype: Any = "float64") -> "Limit":
-        """Check `get`, `dtype`, and that the layers fit an example of this shape."""
+    def of(
+        cls, layer: "Layer", shape: tuple[int, ...], get: Any, dtype: Any = "float64", layout: LayoutChoice = "auto"
+    ) -> "Limit":
+        """Check `get`, `dtype`, `layout`, and that the layers fit an example of this shape."""
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted:
             raise ValueError("`get` is empty; choose 'nngp', 'ntk' or both.")
         for name in wanted:
             checks.choice(name, "get", Get)
+        checks.choice(layout, "layout", LayoutChoice)
         signal = Signal.of_input(shape)
-        layer.out(signal)
-        _check_tractable(split(layer)[0], signal, "ntk" in wanted)
+        end = layer.out(signal)
+        if not isinstance(end, Signal):
+            raise ShapeError("the network ends in several branches; bring them together by Sum(), Prod() or Concat().")
+        layer = layer.prepared(signal)
+        chosen = layout_of(layer, signal, layout)
+        _check_tractable(layer, signal, chosen, "ntk" in wanted)
         if "ntk" in wanted:
             for part in walk(layer):
                 if part.ntk_caution:
                     warnings.warn(f"{part!r}: {part.ntk_caution}.", NonSmoothWarning, stacklevel=4)
-        return cls(layer, signal, wanted, dtype)
+        route = route_of(layer, signal) if layout == "auto" and chosen.kind != "flat" else None
+        return cls(layer, signal, wanted, dtype, chosen, route)
 
-    def block(
-        self, x1: np.ndarray, x2: np.ndarray | None, var1: np.ndarray, var2: np.ndarray, pad: tuple[int, int]
-    ) -> Kernel:
+    def examples(self, x: np.ndarray) -> Examples:
+        """A batch with what its pairs need to know of each example.
+
+        Cost: for networks with pooling, as much as the pairs of each example with itself.
+
+        Raises:
+            NonFiniteError: a product of variances would overflow.
+        """
+        var = variances(x)
+        if self.layout.kind == "flat":
+            return Examples(x, (var,))
+        if self.route is not None:
+            return Examples(x, self.route.facts(x))
+        if not any(part.mixes_positions for part in walk(self.layer)):
+            return Examples(x, ())
+        return Examples(x, call_in_float64(self._own, x))
+
+    def block(self, one: Examples, two: Examples | None, pad: tuple[int, int]) -> Kernel:
         """Kernels of a block of concrete inputs, computed at the size `pad` so that blocks share a program.
 
         Raises:
             QuadratureError: a numerical integral is too coarse for these variances.
             NonFiniteError: the kernel overflows.
         """
-        size = (len(x1), len(x1) if x2 is None else len(x2))
-        inputs = _padded(input_block(x1, x2, var1, var2), pad)
-        end = call_in_float64(self._propagate, inputs)
+        n1, n2 = len(one.x), len(one.x if two is None else two.x)
+        if self.layout.kind == "flat":
+            other = one if two is None else two
+            block = input_block(one.x, None if two is None else two.x, one.facts[0], other.facts[0])
+            end = call_in_float64(self._from_block, _padded(block, pad))
+        elif self.route is not None:
+            end = call_in_float64(self._from_route, one, two)
+        else:
+            end = call_in_float64(self._from_examples, one.padded(pad[0]), (two or one).padded(pad[1]))
         out1, out2 = end.var1, end.var2
         self._check(end, out1, out2)
-        n1, n2 = size
         parts = {name: getattr(end, name)[:n1, :n2] for name in self.get}
-        if x2 is None:
+        if two is None:
             parts = {name: _mirrored(part) for name, part in parts.items()}
         error = max(map(float, end.errors)) if end.errors else None
         kernel = with_error(Kernel(**parts, var1=out1[:n1], var2=out2[:n2]), error)
@@ -120,24 +184,111 @@ class Limit:
                 raise NonFiniteError(_OVERFLOW.format(name=name, dtype=self.dtype))
         return kernel
 
+    def check_memory(self, n1: int, n2: int) -> None:
+        """Refuse a block of n1 by n2 pairs that takes more than half of the free memory.
+
+        Raises:
+            MemoryBudgetError: says how much is needed.
+        """
+        needed, budget = self.pair_bytes * n1 * n2, available_bytes() // 2
+        if needed > budget:
+            raise MemoryBudgetError(
+                f"a kernel of {n1} by {n2} examples needs {human_bytes(needed)} at once, but only "
+                f"{human_bytes(budget)} are to be had. Take widescape.kernels.gram, which works tile by tile, or fewer "
+                "examples."
+            )
+
+    @property
+    def entries(self) -> int:
+        """Pairs of positions held at once for a pair of examples."""
+        return entries_of(self.signal, self.layout)
+
+    @property
+    def pair_bytes(self) -> int:
+        """Memory for a pair of examples while a block is computed, by a count of the arrays."""
+        return pair_bytes(self.layer, self.signal, FLAT if self.route is not None else self.layout, self.dtype)
+
+    @property
+    def example_bytes(self) -> int:
+        """Memory for a row and a column of a block: normalized copies of examples, and variances at every layer."""
+        own = 4 * self.signal.size * np.dtype(self.dtype).itemsize
+        if self.route is not None:
+            own += 6 * len(self.route.program.steps) * prod(self.signal.shape[:-1]) * 8
+        return own
+
     def traced(self, x1: Any, x2: Any) -> Kernel:
         """Kernels as JAX operations, for derivatives in inputs and scales."""
         for s in split(self.layer)[1]:
             require_traced_float64(s, "a scale of the network")
-        if is_traced(x1, x2):
-            inputs = traced_input_block(jnp.asarray(x1), None if x2 is None else jnp.asarray(x2))
+        if self.layout.kind != "flat":
+            one, two = (Examples(jnp.asarray(x), ()) for x in (x1, x1 if x2 is None else x2))
+            one, two = (Examples(part.x, self._own(part.x, whole=True)) for part in (one, two))
+            end = self._from_examples(one, two, whole=True)
+        elif is_traced(x1, x2):
+            end = self._from_block(traced_input_block(jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)))
         else:
             var1 = variances(x1)
-            inputs = input_block(x1, x2, var1, var1 if x2 is None else variances(x2))
-        end = self._propagate(inputs)
+            end = self._from_block(input_block(x1, x2, var1, var1 if x2 is None else variances(x2)))
         parts = {name: getattr(end, name) for name in self.get}
         error = jnp.max(jnp.stack(end.errors)) if end.errors else None
         return Kernel(**parts, quadrature_error=error, var1=end.var1, var2=end.var2)
 
-    def _propagate(self, inputs: InputBlock) -> Covariance:
-        cov = Covariance.of_input(inputs, self.signal, ntk="ntk" in self.get)
-        for stage in self.layer.stages():
+    def _from_block(self, inputs: InputBlock) -> Covariance:
+        return self._propagate(Covariance.of_input(inputs, self.signal, ntk="ntk" in self.get), self.layer.stages())
+
+    def _from_route(self, one: Examples, two: Examples | None) -> Covariance:
+        route: Any = self.route
+        other, images = (one, None) if two is None else (two, two.x)
+        return self._propagate(route.state(one.x, images, one.facts, other.facts, ntk="ntk" in self.get), route.tail)
+
+    def _from_examples(self, one: Examples, two: Examples, whole: bool = False) -> Covariance:
+        known = tuple((_positions_first(a), _positions_first(b)) for a, b in zip(one.facts, two.facts, strict=True))
+        return self._over_positions(one.x, two.x, known, self.layout, whole)
+
+    def _own(self, x: Any, whole: bool = False) -> tuple[Any, ...]:
+        """Variances after each pooling (n, ...), from the pairs of each example with itself."""
+        layout = self.layout._replace(each=True)
+        entries = prod(self.signal.shape[:-1]) ** (2 if layout.kind == "full" else 1)
+        step = len(x) if whole else min(len(x), max(1, _ENTRIES // entries))
+        alone = dataclasses.replace(self, get=("nngp",))
+        found = []
+        for start in range(0, len(x), step):
+            part = x[start : start + step]
+            rows = part if whole else _lengthened(part, step)
+            known = alone._over_positions(rows, rows, (), layout, whole).known
+            found.append([_examples_first(own)[: len(part)] for own in known])
+        return tuple(jnp.concatenate(parts) for parts in zip(*found, strict=True))
+
+    def _over_positions(self, x1: Any, x2: Any, known: tuple[Any, ...], layout: Layout, whole: bool) -> Covariance:
+        start = partial(_start, signal=self.signal, layout=layout, ntk="ntk" in self.get)
+        stages = self.layer.stages()
+        if layout.kind != "planes":
+            return _flattened(self._propagate(start(x1, x2, (), known), stages))
+        at = next(i for i, stage in enumerate(stages) if _pool_of(stage) is not None)
+        pool = _pool_of(stages[at])
+        lengths = _lengths_at(stages[:at], self.signal)
+        shifts = all_shifts(lengths, layout.linear)
+        entries = prod(self.signal.shape[:-1]) * len(x1) * (1 if layout.each else len(x2))
+        chunks = 1 if whole else min(len(shifts), max(1, -(-len(shifts) * entries // _ENTRIES)))
+        size = -(-len(shifts) // chunks)
+        weights = np.arange(size * chunks) < len(shifts)
+        shifts = _lengthened(shifts, size * chunks)
+        sums: Any = None
+        errors: list[tuple[jax.Array, ...]] = []
+        for i in range(0, len(shifts), size):
+            columns = tuple(jnp.asarray(column) for column in shifts[i : i + size].T)
+            cov = self._propagate(start(x1, x2, columns, known), stages[:at])
+            part = _plane_sums(cov, jnp.asarray(weights[i : i + size], self.dtype), pool=pool)
+            sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
+            errors.append(cov.errors)
+        cov = cov.replace(errors=tuple(jnp.max(jnp.stack(parts)) for parts in zip(*errors, strict=True)))
+        return self._propagate(_pool_end(cov, sums, pool=pool), stages[at + 1 :])
+
+    def _propagate(self, cov: Any, stages: Sequence["Layer"]) -> Any:
+        for stage in stages:
             structure, scales = split(stage)
+            if isinstance(cov, Covariance):
+                cov = cov.renumbered()
             cov = _run_stage([jnp.asarray(s, self.dtype) for s in scales], cov, structure=structure)
         return cov
 
@@ -160,19 +311,31 @@ _OVERFLOW = (
 )
 
 
-def kernel(layer: "Layer", x1: Any, x2: Any, get: Any, dtype: Any) -> Kernel:
+def pair_bytes(layer: "Layer", signal: Signal, layout: Layout, dtype: Dtype) -> int:
+    """Memory for a pair of examples while a block is computed, by a count of the arrays."""
+    arrays = BLOCK_ARRAYS + max(part.pair_arrays for part in walk(layer))
+    return arrays * entries_of(signal, layout) * np.dtype(dtype).itemsize
+
+
+def entries_of(signal: Signal, layout: Layout) -> int:
+    """Pairs of positions held at once for a pair of examples: of planes, one."""
+    positions = prod(signal.shape[:-1])
+    return {"flat": 1, "full": positions**2}.get(layout.kind, positions)
+
+
+def kernel(layer: "Layer", x1: Any, x2: Any, get: Any, dtype: Any, layout: Any = "auto") -> Kernel:
     """Kernels of `layer` between two batches; the work behind `Layer.kernel`."""
     dtype = precision_name(dtype)
     x1 = checks.batch(x1, "x1", dtype=dtype)
     if x2 is not None:
         x2 = checks.batch(x2, "x2", dtype=dtype)
         same_features(x1, x2)
-    limit = Limit.of(layer, x1.shape[1:], get, dtype)
+    limit = Limit.of(layer, x1.shape[1:], get, dtype, layout)
     if is_traced(x1, x2, split(layer)[1]):
         return limit.traced(x1, x2)
-    var1 = variances(x1)
-    var2 = var1 if x2 is None else variances(x2)
-    return limit.block(x1, x2, var1, var2, pad=(bucket(len(var1)), bucket(len(var2))))
+    pad = (bucket(len(x1)), bucket(len(x1 if x2 is None else x2)))
+    limit.check_memory(*pad)
+    return limit.block(limit.examples(x1), None if x2 is None else limit.examples(x2), pad)
 
 
 def precision_name(dtype: Any) -> Dtype:
@@ -249,16 +412,124 @@ def _run_stage(scales: list[Any], cov: Covariance, *, structure: Any) -> Covaria
     return result
 
 
-@lru_cache(maxsize=256)
-def _check_tractable(structure: Any, signal: Signal, ntk: bool) -> None:
-    """Raise, with the layer's place, if the limit does not exist; nothing is computed."""
-    count = len(split_slots(structure))
-    with jax.enable_x64(True):
-        number = jax.ShapeDtypeStruct((), np.float64)
-        vector, matrix = jax.ShapeDtypeStruct((1,), np.float64), jax.ShapeDtypeStruct((1, 1), np.float64)
-        inputs = InputBlock(matrix, matrix, vector, vector)
-        jax.eval_shape(
-            lambda scales, block: merge(structure, scales).limit(Covariance.of_input(block, signal, ntk=ntk)),
-            [number] * count,
-            inputs,
+@partial(jax.jit, static_argnames=("signal", "layout", "ntk"))
+def _start(
+    x1: jax.Array,
+    x2: jax.Array,
+    shifts: tuple[jax.Array, ...],
+    known: tuple[Any, ...],
+    *,
+    signal: Signal,
+    layout: Layout,
+    ntk: bool,
+) -> Covariance:
+    block = image_block(x1, x2, shifts, layout, signal)
+    return Covariance.of_input(block._replace(known=known), signal, ntk=ntk, layout=layout)
+
+
+@partial(jax.jit, static_argnames=("pool",))
+def _plane_sums(cov: Covariance, weights: jax.Array, *, pool: Any) -> Any:
+    return pool.sums(cov, weights)
+
+
+@partial(jax.jit, static_argnames=("pool",))
+def _pool_end(cov: Covariance, sums: Any, *, pool: Any) -> Covariance:
+    end: Covariance = pool.from_sums(cov, *sums)
+    return end
+
+
+@jax.jit
+def _flattened(cov: Covariance) -> Covariance:
+    return cov if cov.layout.kind == "flat" else cov.flattened()
+
+
+def layout_of(layer: "Layer", signal: Signal, choice: LayoutChoice) -> Layout:
+    """Which pairs of positions the limit of a network carries from its input on.
+
+    Raises:
+        ValueError: planes were asked for, and the network mixes positions in another way.
+    """
+    axes = len(signal.shape) - 1
+    level = layer.carried(Level.FLAT, signal) if axes else Level.FLAT
+    linear = _linear_axes(layer, signal) if level is Level.FULL and choice != "full" else None
+    if linear is not None:
+        return Layout("planes", axes, linear)
+    if choice == "planes" and axes:
+        raise ValueError(
+            "layout='planes' is for networks of stride 1 whose first pooling is a global one in the main chain, "
+            "without circular and shrinking convolutions along one axis; take layout='auto'."
         )
+    if axes and (level is Level.FULL or (choice == "full" and level is not Level.FLAT)):
+        return Layout("full", axes)
+    return FLAT if level is Level.FLAT else Layout("positions", axes)
+
+
+def _linear_axes(layer: "Layer", signal: Signal) -> tuple[bool, ...] | None:
+    """Along which axes shifts have no end to wrap around, if the network can be computed shift by shift."""
+    kinds: list[tuple[str, ...] | None] = [("any",) * (len(signal.shape) - 1)]
+    for stage in layer.stages():
+        if _pool_of(stage) is not None:
+            common = common_axes(kinds)
+            return None if common is None else tuple(kind.endswith("linear") for kind in common)
+        if any(part.mixes_positions for part in walk(stage)) or not isinstance(signal, Signal):
+            return None
+        kinds.append(stage.plane_axes(signal))
+        signal = stage.out(signal)
+    return None
+
+
+def _pool_of(stage: "Layer") -> Any:
+    """The global pool that a stage consists of; None if it does not."""
+    if stage.alone:
+        return stage
+    inside = stage.children()
+    return _pool_of(inside[0]) if len(inside) == 1 else None
+
+
+def _lengths_at(stages: Sequence["Layer"], signal: Signal) -> tuple[int, ...]:
+    for stage in stages:
+        signal = stage.out(signal)
+    return signal.shape[:-1]
+
+
+def _lengthened(a: Any, size: int) -> Any:
+    """The last row repeated, up to this many rows."""
+    rows = size - len(a)
+    return a if rows == 0 else np.pad(np.asarray(a), [(0, rows)] + [(0, 0)] * (a.ndim - 1), mode="edge")
+
+
+def _positions_first(a: Any) -> jax.Array:
+    return jnp.moveaxis(jnp.asarray(a), 0, -1)
+
+
+def _examples_first(a: Any) -> jax.Array:
+    return jnp.moveaxis(a, -1, 0)
+
+
+def _check_tractable(layer: "Layer", signal: Signal, layout: Layout, ntk: bool) -> None:
+    """Raise, with the layer's place, if the limit does not exist; nothing is computed."""
+    structure, scales = split(layer)
+    # Whether branches have mean zero may depend on a scale; all else depends on the structure alone.
+    concrete = not is_traced(scales) and any(part.takes_branches for part in walk(layer))
+    _checked(layer if concrete else structure, signal, layout, ntk, concrete)
+
+
+@lru_cache(maxsize=256)
+def _checked(structure: Any, signal: Signal, layout: Layout, ntk: bool, concrete: bool) -> None:
+    layout = layout if layout.kind == "flat" else layout._replace(each=True)
+
+    def limit(scales: list[Any], block: Any) -> Any:
+        if layout.kind != "flat":
+            first, second, shifts = block
+            block = image_block(first, second, shifts, layout, signal)
+        layer = structure if concrete else merge(structure, scales)
+        return layer.limit(Covariance.of_input(block, signal, ntk=ntk, layout=layout))
+
+    with jax.enable_x64(True):
+        number, vector, matrix = (jax.ShapeDtypeStruct((1,) * ndim, np.float64) for ndim in range(3))
+        inputs: Any = InputBlock(matrix, matrix, vector, vector)
+        if layout.kind != "flat":
+            image = jax.ShapeDtypeStruct((1, *signal.shape), np.float64)
+            shifts = (jax.ShapeDtypeStruct((1,), np.int32),) * (layout.axes if layout.kind == "planes" else 0)
+            inputs = (image, image, shifts)
+        jax.eval_shape(limit, [] if concrete else [number] * len(split_slots(structure)), inputs)

@@ -113,6 +113,7 @@ class Tanh(_Smooth):
     """tanh(x); `deg` terms of a Hermite series."""
 
     deg: int = 256
+    odd = True
 
     def phi(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(x)

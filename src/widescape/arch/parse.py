@@ -14,6 +14,7 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
+_PRESETS = ("fc", "default_network", "cnn_vec", "cnn_gap", "myrtle", "resnet", "wide_resnet")
 _LONGEST = 20_000
 _LARGEST = 1e15
 _DEEPEST = 10_000
@@ -88,14 +89,14 @@ def _call(node: ast.Call) -> Any:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     made = getattr(arch, name, None) if name in arch.__all__ else None
     is_layer = isinstance(made, type) and issubclass(made, Layer)
-    if made is None or not (is_layer or name in ("fc", "default_network")):
+    if made is None or not (is_layer or name in _PRESETS):
         raise ValueError(f"there is no layer or preset {name!r} in widescape.arch.")
     if any(keyword.arg is None for keyword in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
         raise ValueError(f"{ast.unparse(node)[:80]!r}: * and ** are not understood.")
     arguments = [_value(argument) for argument in node.args]
     keywords = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
     depth = keywords.get("depth", arguments[0] if arguments else 0)
-    if name == "fc" and isinstance(depth, int | float) and depth > _DEEPEST:
+    if name in _PRESETS and isinstance(depth, int | float) and depth > _DEEPEST:
         raise ValueError(f"a depth of {depth} is more than {_DEEPEST}.")
     try:
         return made(*arguments, **keywords)

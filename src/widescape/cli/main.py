@@ -25,6 +25,7 @@ def survey(
     target: str | None = None,
     task: Task = "auto",
     model: str | None = None,
+    arch: str | None = None,
     out: Path = Path("survey"),
     seed: int = 0,
     full: Flag = False,
@@ -39,6 +40,8 @@ def survey(
         task: for a file, whether targets are classes or numbers; auto decides by what they look like.
         model: your own model instead, as file.py:make_system; the function returns a widescape.curvature.System, or a
             pair of one and a test set (x, y). The file is run.
+        arch: the network on a data set: fc, cnn_vec, cnn_gap, myrtle or resnet (small ones with GELU units), or one of
+            your own such as "cnn_gap(2, 64, 10, activation=Erf())". Without it, a fully connected one.
         out: folder for survey.html, survey.json and figures/.
         seed: every random draw derives from it.
         full: lift the limit of 25 seconds per chapter.
@@ -52,18 +55,21 @@ def survey(
         return _misused(f"--seed is {seed}; it must not be negative.", as_json=json)
     if model is not None and data is not None:
         return _misused("--model brings its own data; leave out --data.", as_json=json)
+    if model is not None and arch is not None:
+        return _misused("--model brings its own network; leave out --arch.", as_json=json)
     data = "digits" if data is None else data
     system, test = (None, None) if model is None else load_model(model)
     subject = open_data(data, target, task) if system is None else system
     out.mkdir(parents=True, exist_ok=True)  # refused now rather than after the work
     report = run(
         subject,
+        arch=arch,
         test=test,
         seed=seed,
         full=full,
         name="your model" if model is None else model,
         say=note,
-        command=_command(data, target, task, model, seed, full=full),
+        command=_command(data, target, task, model, arch, seed, full=full),
     )
     paths = page.write(report, out)
     if json:
@@ -91,10 +97,13 @@ def _error(kind: str, message: str) -> str:
     return json.dumps({"error": kind, "message": message})
 
 
-def _command(data: str, target: str | None, task: str, model: str | None, seed: int, *, full: bool) -> str:
+def _command(
+    data: str, target: str | None, task: str, model: str | None, arch: str | None, seed: int, *, full: bool
+) -> str:
     """The command that repeats a survey."""
     subject = f"--data {shlex.quote(data)}" if model is None else f"--model {shlex.quote(model)}"
     subject += "" if target is None else f" --target {shlex.quote(target)}"
+    subject += "" if arch is None else f" --arch {shlex.quote(arch)}"
     subject += "" if task == "auto" else f" --task {task}"
     return f"widescape survey {subject} --seed {seed}" + (" --full" if full else "")
 

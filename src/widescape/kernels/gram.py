@@ -10,8 +10,18 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from widescape.arch.base import Layer
-from widescape.arch.covariance import variances
-from widescape.arch.limit import Dtype, Get, Kernel, Limit, bucket, precision_name, same_features, walk, with_error
+from widescape.arch.limit import (
+    Dtype,
+    Get,
+    Kernel,
+    LayoutChoice,
+    Limit,
+    bucket,
+    precision_name,
+    same_features,
+    with_error,
+)
+from widescape.arch.plan import flops_per_pair
 from widescape.core import checks
 from widescape.core.blas import serial_blas
 from widescape.core.errors import MemoryBudgetError
@@ -20,8 +30,8 @@ from widescape.core.memory import GIB, available_bytes, human_bytes
 from widescape.core.progress import track
 from widescape.core.result import Result, quantity
 
+_FUSED_TILE = 64
 LARGEST_TILE = 512  # shares one program with smaller blocks; larger tiles are not faster per pair
-_BLOCK_ARRAYS = 14  # products, gaps, masks, padded copies, outputs and their temporaries, measured
 _RUNTIME_BYTES = 192 * 2**20  # compiling and running a program for the first time, measured
 
 
@@ -58,16 +68,16 @@ class _Job:
 
 @overload
 def gram(net: Layer, x1: Any, x2: Any = None, *, get: Get = "ntk", tile: int | Literal["auto"] = "auto",
-         budget_gb: float | None = None, dtype: Dtype = "float64", progress: bool | None = None,
-         plan: Literal[False] = False) -> np.ndarray: ...  # fmt: skip
+         budget_gb: float | None = None, dtype: Dtype = "float64", layout: LayoutChoice = "auto",
+         progress: bool | None = None, plan: Literal[False] = False) -> np.ndarray: ...  # fmt: skip
 @overload
 def gram(net: Layer, x1: Any, x2: Any = None, *, get: Iterable[Get], tile: int | Literal["auto"] = "auto",
-         budget_gb: float | None = None, dtype: Dtype = "float64", progress: bool | None = None,
-         plan: Literal[False] = False) -> Kernel: ...  # fmt: skip
+         budget_gb: float | None = None, dtype: Dtype = "float64", layout: LayoutChoice = "auto",
+         progress: bool | None = None, plan: Literal[False] = False) -> Kernel: ...  # fmt: skip
 @overload
 def gram(net: Layer, x1: Any, x2: Any = None, *, get: Get | Iterable[Get] = "ntk",
          tile: int | Literal["auto"] = "auto", budget_gb: float | None = None, dtype: Dtype = "float64",
-         progress: bool | None = None, plan: Literal[True]) -> GramPlan: ...  # fmt: skip
+         layout: LayoutChoice = "auto", progress: bool | None = None, plan: Literal[True]) -> GramPlan: ...  # fmt: skip
 def gram(
     net: Layer,
     x1: Any,
@@ -77,6 +87,7 @@ def gram(
     tile: int | Literal["auto"] = "auto",
     budget_gb: float | None = None,
     dtype: Dtype = "float64",
+    layout: LayoutChoice = "auto",
     progress: bool | None = None,
     plan: bool = False,
 ) -> np.ndarray | Kernel | GramPlan:
@@ -91,10 +102,12 @@ def gram(
         x1: examples (n1, *shape), floating point.
         x2: examples (n2, *shape); None stands for `x1`.
         get: ``"nngp"`` or ``"ntk"`` for one array; several names for a `Kernel` that holds them.
-        tile: rows of a tile; ``"auto"`` takes the largest that the budget allows, at most 512.
+        tile: rows of a tile; ``"auto"`` takes the largest that the budget allows, at most 512, and fewer where each
+            pair of examples holds many pairs of positions.
         budget_gb: memory for everything beyond the inputs, the output included, in units of 2^30 bytes; None
             for half of what is free.
         dtype: ``"float64"``, or ``"float32"`` for comparisons of precision and half the memory.
+        layout: how pairs of positions are held, as for `Layer.kernel`.
         progress: whether to show a progress bar; None shows it on a terminal.
         plan: return the `GramPlan` without computing.
 
@@ -105,7 +118,8 @@ def gram(
         MemoryBudgetError: not even a tile of one row fits; says how much is needed.
         and whatever `Layer.kernel` raises.
 
-    Cost: 2 d flops and about 60 per layer for each of n (n + 1)/2 pairs.
+    Cost: 2 d flops and about 60 per layer for each of n (n + 1)/2 pairs; for convolutions, about 100 per layer for
+    every pair of positions that `Layer.describe` names. ``plan=True`` counts it.
 
     Example:
         >>> import numpy as np
@@ -115,7 +129,7 @@ def gram(
         >>> K.shape, bool(np.allclose(np.diag(K), 1 / 3 * 2))
         ((3, 3), True)
     """
-    job = _check(net, x1, x2, get, dtype)
+    job = _check(net, x1, x2, get, dtype, layout)
     checked_plan = _plan(job, tile, budget_gb)
     if plan:
         return checked_plan
@@ -123,7 +137,7 @@ def gram(
     return outputs[get] if isinstance(get, str) else kernel
 
 
-def _check(net: Layer, x1: Any, x2: Any, get: Any, dtype: Any) -> _Job:
+def _check(net: Layer, x1: Any, x2: Any, get: Any, dtype: Any, layout: Any) -> _Job:
     dtype = precision_name(dtype)
     first = checks.batch(x1, "x1", dtype=dtype)
     second = None if x2 is None else checks.batch(x2, "x2", dtype=dtype)
@@ -135,15 +149,13 @@ def _check(net: Layer, x1: Any, x2: Any, get: Any, dtype: Any) -> _Job:
     copied = sum(
         a.nbytes for a, original in ((first, x1), (second, x2)) if a is not None and not np.shares_memory(a, original)
     )
-    return _Job(Limit.of(net, first.shape[1:], get, dtype), first, second, copied)
+    return _Job(Limit.of(net, first.shape[1:], get, dtype, layout), first, second, copied)
 
 
 def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     rows, columns = job.shape
     symmetric = job.x2 is None
     itemsize = np.dtype(job.limit.dtype).itemsize
-    layers = list(walk(job.limit.layer))
-    per_pair = itemsize * (_BLOCK_ARRAYS + max(layer.pair_arrays for layer in layers))
     output = rows * columns * itemsize * len(job.limit.get)
     fixed = output + job.copied_bytes + _RUNTIME_BYTES
     if budget_gb is not None and not (checks.is_concrete_number(budget_gb) and budget_gb > 0):
@@ -151,13 +163,11 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     budget = available_bytes() // 2 if budget_gb is None else int(budget_gb * GIB)
     if tile != "auto":
         checks.count(tile, "tile", "gram")
-    # A tile holds its pairs, and the normalized examples of its rows and columns twice over.
-    per_row = 4 * itemsize * job.limit.signal.size
 
     def tile_bytes(side: int) -> int:
-        return per_pair * bucket(side) ** 2 + per_row * side
+        return job.limit.pair_bytes * bucket(side) ** 2 + job.limit.example_bytes * side
 
-    side, workers = _size(rows, columns, symmetric, tile, budget - fixed, tile_bytes)
+    side, workers = _size(rows, columns, symmetric, tile, _most_rows(job), budget - fixed, tile_bytes)
     needed = fixed + workers * tile_bytes(side)
     if needed > budget:
         raise MemoryBudgetError(
@@ -166,7 +176,7 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
             "ask for one kernel or for dtype='float32'."
         )
     pairs = rows * (rows + 1) // 2 if symmetric else rows * columns
-    flops = pairs * (2.0 * job.limit.signal.size + sum(layer.pair_flops for layer in layers))
+    flops = pairs * flops_per_pair(job.limit.layer, job.limit.signal, job.limit.layout)
     return GramPlan(
         rows=rows,
         columns=columns,
@@ -183,13 +193,26 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     )
 
 
+def _most_rows(job: _Job) -> int:
+    """Rows up to which a tile gets faster per pair."""
+    if job.limit.route is not None:  # tiles for every thread; each of them reads its examples once
+        return min(_FUSED_TILE, -(-max(job.shape) // 3))
+    return max(1, int(LARGEST_TILE / job.limit.entries**0.5))
+
+
 def _size(
-    rows: int, columns: int, symmetric: bool, tile: int | str, room: float, tile_bytes: Callable[[int], int]
+    rows: int,
+    columns: int,
+    symmetric: bool,
+    tile: int | str,
+    most: int,
+    room: float,
+    tile_bytes: Callable[[int], int],
 ) -> tuple[int, int]:
     """Rows of a tile and threads, so that tiles in flight take at most `room` bytes if that is possible."""
     largest = max(rows, columns)
     threads = os.cpu_count() or 1
-    side = min(LARGEST_TILE if tile == "auto" else int(tile), largest)
+    side = min(most if tile == "auto" else int(tile), largest)
     while tile == "auto" and side > 1 and tile_bytes(side) > room:
         side = bucket(side) // 2
     num_tiles = _count_tiles(rows, columns, side, symmetric)
@@ -218,8 +241,8 @@ def _tiles(rows: int, columns: int, side: int, symmetric: bool) -> Iterator[tupl
 def _fill(job: _Job, plan: GramPlan, progress: bool | None) -> tuple[Kernel, dict[str, np.ndarray]]:
     """Compute all tiles; the second part holds the same matrices, writable."""
     rows, columns = job.shape
-    var1 = variances(job.x1)
-    x2, var2 = (job.x1, var1) if job.x2 is None else (job.x2, variances(job.x2))
+    one = job.limit.examples(job.x1)
+    two = one if job.x2 is None else job.limit.examples(job.x2)
     outputs: dict[str, np.ndarray] = {name: np.empty((rows, columns), job.limit.dtype) for name in job.limit.get}
     out1, out2 = np.empty(rows, job.limit.dtype), np.empty(columns, job.limit.dtype)
     tiles = list(_tiles(rows, columns, plan.tile, plan.symmetric))
@@ -230,7 +253,7 @@ def _fill(job: _Job, plan: GramPlan, progress: bool | None) -> tuple[Kernel, dic
     def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> None:
         (a, b), (c, d) = tile
         diagonal = plan.symmetric and a == c
-        block = job.limit.block(job.x1[a:b], None if diagonal else x2[c:d], var1[a:b], var2[c:d], pad)
+        block = job.limit.block(one.part(a, b), None if diagonal else two.part(c, d), pad)
         out1[a:b], out2[c:d] = block.var1, block.var2
         errors.append(block.quadrature_error)
         for name, output in outputs.items():

@@ -126,6 +126,11 @@ def adam_rate(w: np.ndarray) -> float:
     return 0.01 * (float(np.sqrt(np.mean(np.square(w, dtype=np.float64)))) or 1.0)
 
 
+def pairs_of_positions(net: Layer, data: Dataset) -> int:
+    """How many pairs of positions the limit of a network carries at most for a pair of examples; 1 without images."""
+    return int(net.describe(data.x_train.shape[1:]).entries.max())
+
+
 def network_and_data(context: Context) -> tuple[Layer, Dataset]:
     """The architecture and its data.
 

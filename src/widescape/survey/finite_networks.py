@@ -15,7 +15,7 @@ from widescape.core.result import Result, quantity
 from widescape.core.table import Table
 from widescape.curvature import System
 from widescape.data import Dataset, standardize
-from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, pairs_of_positions
 from widescape.survey.subject import class_labels
 
 TITLE = "Finite networks beside their limit"
@@ -37,6 +37,7 @@ class _Size:
 
 _QUICK = _Size(200, 500, (32, 64, 128, 256), 3, 100)
 _SMALLEST = _Size(60, 100, (16, 32, 64), 2, 20)
+_PAIRS = 2e5  # of positions, for each training example of a network on images
 _FULL = _Size(1000, 2000, (64, 128, 256, 512, 1024), 5, 500)
 
 
@@ -62,7 +63,7 @@ def chapter(context: Context) -> Chapter:
 
 def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapter:
     watch = Stopwatch()
-    size = _chosen(context, data)
+    size = _chosen(context, net, data)
     part = data.subset(size.n_train, size.n_test, seed=context.seed)
     x, x_test = standardize(part.x_train, part.x_test, per="auto")
     targets = predict.one_hot(part.y_train, data.class_count)
@@ -108,8 +109,12 @@ def _of_architecture(context: Context, net: arch.Layer, data: Dataset) -> Chapte
     )
 
 
-def _chosen(context: Context, data: Dataset) -> _Size:
+def _chosen(context: Context, net: arch.Layer, data: Dataset) -> _Size:
     size = _FULL if context.budget is None else (_QUICK if context.budget >= 5 else _SMALLEST)
+    entries = pairs_of_positions(net, data)
+    if entries > 1 and context.budget is not None:
+        size = _Size(int(np.clip(_PAIRS / entries, 20, 50)), int(np.clip(2 * _PAIRS / entries, 30, 100)),
+                     (4, 8, 16), 2, min(size.steps, 30))  # fmt: skip
     return dataclasses.replace(
         size, n_train=min(size.n_train, len(data.x_train)), n_test=min(size.n_test, len(data.x_test))
     )

@@ -11,8 +11,10 @@ from widescape.data import Dataset, standardize
 from widescape.survey.chapter import Context, Stopwatch
 
 MOST_TEST = 2000
+_FEWEST = 100  # training examples, where pairs are cheap; and test examples
 _PROBE = 512
-_LADDER = tuple(digit * 10**power for power in (2, 3, 4) for digit in (1, 2, 5))
+_PROBE_FLOPS = 3e8  # of the Gram matrix that is timed, about
+_LADDER = tuple(digit * 10**power for power in (1, 2, 3, 4) for digit in (1, 2, 5))
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,19 @@ def _size(net: arch.Layer, data: Dataset, context: Context, watch: Stopwatch) ->
     whole = f"All {most_train:,} training examples and {n_test:,} of {len(data.x_test):,} test examples were used"
     if context.budget is None:
         return most_train, n_test, f"{whole}, without a limit on time."
-    probe = min(_PROBE, most_train)
+    probe = _probe_size(net, data)
     _run_probe(net, data, context.seed, probe)  # compiles
     seconds = _run_probe(net, data, context.seed, probe)
     budget = 0.7 * context.budget - watch.seconds  # the rest is for sampling noise of the timing and for drawing
     # A few sizes only, so that runs with the same seed mostly meet the same one.
-    sizes = [n for n in _LADDER if n < most_train] + [most_train]
+    fewest = max(min(_FEWEST, probe), data.num_classes or 1)
+    sizes = [n for n in _LADDER if fewest <= n < most_train] + [most_train]
     fitting = [n for n in sizes if _predicted_seconds(n, n_test, probe, seconds) <= budget and _fits(n)]
+    if not fitting or fitting[-1] < n_test:  # pairs with test examples would take most of the time
+        few = min(n_test, _FEWEST)
+        more = [n for n in sizes if _predicted_seconds(n, max(few, n), probe, seconds) <= budget and _fits(n)]
+        n_test = min(n_test, max(few, more[-1] if more else 0))
+        fitting = more
     n_train = fitting[-1] if fitting else sizes[0]
     if n_train == most_train:
         return n_train, n_test, f"{whole}; that fits the budget of {context.budget:.0f} seconds."
@@ -67,6 +75,13 @@ def _size(net: arch.Layer, data: Dataset, context: Context, watch: Stopwatch) ->
         f"{n_test:,} of {len(data.x_test):,} test examples were drawn at random; --full uses all."
     )
     return n_train, n_test, note
+
+
+def _probe_size(net: arch.Layer, data: Dataset) -> int:
+    """Examples whose Gram matrix takes a moment: fewer where a pair of examples costs more."""
+    most = min(_PROBE, len(data.x_train))
+    plan = kernels.gram(net, data.subset(most, 1).x_train, get=("nngp", "ntk"), plan=True)
+    return int(np.clip((2 * _PROBE_FLOPS * plan.pairs / plan.flops) ** 0.5, min(8, most), most))
 
 
 def _run_probe(net: arch.Layer, data: Dataset, seed: int, n: int) -> tuple[float, float]:

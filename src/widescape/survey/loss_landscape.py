@@ -14,10 +14,11 @@ from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.curvature import KernelSpectrum, SpectrumStatus, System, kernel_spectrum
 from widescape.data import standardize
-from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data
+from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, network_and_data, pairs_of_positions
 
 TITLE = "The loss landscape around a training run"
 _OUTPUTS = 600  # residuals whose tangent kernel is decomposed; of examples times outputs
+_IMAGE_OUTPUTS, _IMAGE_WIDTH = 200, 8
 _SHARE = 0.45  # of the budget for descent; the rest is for what is measured about it
 _MOST_STEPS = 400
 _FULL_STEPS = 5000
@@ -84,21 +85,27 @@ def chapter(context: Context) -> Chapter:
 
 
 def _subject(context: Context) -> tuple[System, str]:
-    """The user's system, or the network with random parameters on labeled data, on few examples."""
+    """The user's system, or the network with random parameters on labeled data, on few examples.
+
+    Networks on images are narrowed, since every position costs as much as an example.
+    """
+    outputs, narrowed = _OUTPUTS, ""
     if context.system is not None:
         whole = context.system
     else:
         net, data = network_and_data(context)
+        if context.budget is not None and pairs_of_positions(net, data) > 1:
+            net, outputs, narrowed = net.with_hidden_width(_IMAGE_WIDTH), _IMAGE_OUTPUTS, f", width {_IMAGE_WIDTH}"
         x, _ = standardize(data.x_train, data.x_test, per="auto")
         key = named_key(jax.random.key(context.seed), "network of the loss landscape")
         params = net.init(key, x.shape[1:], dtype="float64")
         targets = predict.one_hot(data.y_train, data.class_count)
         whole = System(net.apply, params, x, targets, reduction="mean")
     n = whole.num_examples
-    count = min(n, max(2, _OUTPUTS // whole.num_outputs) * (1 if context.budget is not None else 4))
+    count = min(n, max(2, outputs // whole.num_outputs) * (1 if context.budget is not None else 4))
     order = np.sort(np.random.default_rng((context.seed, 2)).permutation(n)[:count])
     part = whole.on(jax.tree.map(lambda leaf: leaf[order], whole.x), np.asarray(whole.y)[order])
-    text = f"Measured on {count:,} of {n:,} training examples ({part.num_residuals:,} outputs)"
+    text = f"Measured on {count:,} of {n:,} training examples ({part.num_residuals:,} outputs){narrowed}"
     return part.as_float64(), text
 
 

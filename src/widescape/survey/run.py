@@ -1,9 +1,11 @@
 """Running the chapters one after the other."""
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from widescape import data as _data
+from widescape.arch.base import Layer
 from widescape.core import checks
 from widescape.core.errors import DataError, NonGaussianInputError, NotTractableError
 from widescape.core.provenance import environment
@@ -32,6 +34,7 @@ SECONDS_PER_CHAPTER = 25.0
 def survey(
     data: str | _data.Dataset | System = "digits",
     *,
+    arch: str | Layer | None = None,
     test: tuple[Any, Any] | None = None,
     seed: int = 0,
     full: bool = False,
@@ -47,6 +50,9 @@ def survey(
 
     Args:
         data: a name that `widescape.data.load` knows, a `Dataset`, or a `System`.
+        arch: the network on a data set: an architecture; a word (fc, cnn_vec, cnn_gap, myrtle, resnet) for one with
+            GELU units; or a text such as ``"cnn_gap(2, 64, 10)"``. None for the default network. A system brings its
+            own.
         test: held-out (x, y) of a system; None holds out a fifth of its examples.
         seed: every random draw derives from it.
         full: lift the budget of 25 seconds per chapter.
@@ -58,20 +64,23 @@ def survey(
         a `SurveyReport`; `widescape.report.page.write` makes a page of it.
 
     Raises:
-        DataError: the data set is unknown or absent, or the system has no targets.
+        DataError: the data set is unknown or absent, the network does not fit it, or the system has no targets.
 
     Cost: about 25 seconds per chapter on two cores, or as long as all the data take with `full`.
     """
     watch = Stopwatch()
     checks.count(seed, "seed", "survey", minimum=0)
     if isinstance(data, System):
+        if arch is not None:
+            raise DataError("a system brings its own network; leave out `arch`.")
         subject = of_system(data, test, seed, name)
         options = ("" if test is None else ", test=...") + f", seed={seed}" + (", full=True" if full else "")
         repeat = f"widescape.survey(system{options})"
     elif isinstance(data, (str, _data.Dataset)):
         dataset = _data.load(data) if isinstance(data, str) else data
-        subject = of_dataset(dataset, seed)
-        repeat = f"widescape survey --data {dataset.name} --seed {seed}" + (" --full" if full else "")
+        subject = of_dataset(dataset, seed, arch)
+        chosen = "" if arch is None else f" --arch {shlex.quote(arch if isinstance(arch, str) else repr(arch))}"
+        repeat = f"widescape survey --data {dataset.name}{chosen} --seed {seed}" + (" --full" if full else "")
     else:
         raise DataError(f"`data` is {data!r}; give a name, a widescape.data.Dataset or a widescape.curvature.System.")
     context = Context(

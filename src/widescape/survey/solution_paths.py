@@ -18,7 +18,15 @@ from widescape.curvature import System
 from widescape.data import standardize
 from widescape.paths.figures import path_chart
 from widescape.paths.layered import as_layered
-from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, adam_rate, network_and_data
+from widescape.survey.chapter import (
+    Chapter,
+    Context,
+    LeftOutError,
+    Stopwatch,
+    adam_rate,
+    network_and_data,
+    pairs_of_positions,
+)
 
 TITLE = "Paths between two solutions"
 _BATCH = 50
@@ -112,7 +120,8 @@ def _solutions(context: Context) -> _Ends:
     count = min(whole.num_examples, size.examples)
     order = np.sort(named_generator(jax.random.key(context.seed), "paths").permutation(whole.num_examples)[:count])
     system = whole.on(jax.tree.map(lambda leaf: leaf[order], whole.x), np.asarray(whole.y)[order])
-    if context.system is not None and context.budget is not None:
+    timed = context.system is not None or pairs_of_positions(*network_and_data(context)) > 1
+    if timed and context.budget is not None:
         size = _affordable(system, size, context.budget)
     other = _other_start(system, net, named_key(jax.random.key(context.seed), "second solution"))
     b, loss_b = _trained(system, other, size.steps, context.seed + 1)

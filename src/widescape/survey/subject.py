@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from widescape import arch
-from widescape.core.errors import DataError
+from widescape.core.errors import DataError, ShapeError
 from widescape.core.random import named_key
 from widescape.curvature import System
 from widescape.data import Dataset, standardize
@@ -41,8 +41,46 @@ class Subject:
     facts: dict[str, str]
 
 
-def of_dataset(dataset: Dataset, seed: int) -> Subject:
-    """The default network on a data set.
+NAMED: dict[str, Callable[[int], arch.Layer]] = {
+    "fc": arch.default_network,
+    "cnn_vec": lambda n_out: arch.cnn_vec(3, 32, n_out, activation=arch.Gelu()),
+    "cnn_gap": lambda n_out: arch.cnn_gap(3, 32, n_out, activation=arch.Gelu()),
+    "myrtle": lambda n_out: arch.myrtle(5, 32, n_out, activation=arch.Gelu()),
+    "resnet": lambda n_out: arch.resnet(8, 16, n_out, activation=arch.Gelu()),
+}
+"""Networks that are called by one word: smooth, so that everything that needs derivatives applies to them."""
+
+
+def network_for(choice: str | arch.Layer | None, dataset: Dataset, n_out: int) -> arch.Layer:
+    """The network of a survey: an architecture, a word of `NAMED`, or a text that `arch.from_text` understands.
+
+    Raises:
+        DataError: the text describes no network, or the network does not fit the data.
+    """
+    if choice is None:
+        return arch.default_network(n_out)
+    try:
+        if isinstance(choice, arch.Layer):
+            net = choice
+        else:
+            net = NAMED[choice](n_out) if choice in NAMED else arch.from_text(choice)
+        shape = arch.Signal.of_input(dataset.x_train.shape[1:])
+        end = net.out(shape)
+        net.with_hidden_width(8).out(shape)  # chapters take it narrower and wider
+    except ShapeError as error:
+        given = _shape(dataset.x_train)
+        raise DataError(f"the network does not fit {dataset.name}, whose examples are {given}: {error}") from error
+    except (TypeError, ValueError) as error:
+        words = ", ".join(NAMED)
+        raise DataError(f"`arch` is {str(choice)[:80]!r}; give one of {words}, or a network. {error}") from error
+    if not isinstance(end, arch.Signal) or end.shape != (n_out,):
+        found = f"outputs of shape {end.shape}" if isinstance(end, arch.Signal) else "several outputs"
+        raise DataError(f"the network has {found}, but {dataset.name} needs {n_out} of them.")
+    return net
+
+
+def of_dataset(dataset: Dataset, seed: int, choice: str | arch.Layer | None = None) -> Subject:
+    """A network on a data set, by default the usual one.
 
     For numbers as targets the network is also a system at random parameters, and inputs and targets are standardized.
     """
@@ -56,24 +94,32 @@ def of_dataset(dataset: Dataset, seed: int) -> Subject:
                 dataset.y_train, dataset.y_test, per="all" if dataset.y_train.ndim == 1 else "feature"
             )
         )
-        net = arch.default_network(y.shape[1])
+        net = network_for(choice, dataset, y.shape[1])
         key = named_key(jax.random.key(seed), "network of the survey")
         params = net.init(key, x.shape[1:], dtype="float64")
         system, held_out = System(net.apply, params, x, y, loss="square", reduction="mean"), (x_test, y_test)
         dataset = dataclasses.replace(dataset, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
     else:
-        net = arch.default_network(dataset.num_classes)
+        net = network_for(choice, dataset, dataset.num_classes)
     return Subject(
         net=net,
         data=dataset,
         system=system,
         held_out=held_out,
         title=f"Survey of a network on {dataset.name}",
-        sentence=f"A fully connected network with three hidden layers of GELU units, on {dataset.name}: "
+        sentence=f"{_called(net, choice)}, on {dataset.name}: "
         f"{len(dataset.x_train):,} training and {len(dataset.x_test):,} test examples of {_shape(dataset.x_train)}."
         + ("" if system is None else " Losses are in units of the variance of the training targets."),
         facts={"network": repr(net), **facts},
     )
+
+
+def _called(net: arch.Layer, choice: str | arch.Layer | None) -> str:
+    """The network in a few words."""
+    if choice is None or choice == "fc":
+        return "A fully connected network with three hidden layers of GELU units"
+    layers = net.layers if isinstance(net, arch.Sequential) else (net,)
+    return f"A network of {len(layers)} layers ({', '.join(layer.label for layer in layers)})"
 
 
 def _shape(x: np.ndarray) -> str:
