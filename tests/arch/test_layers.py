@@ -10,7 +10,7 @@ import pytest
 
 import oracles_positions
 from widescape import arch
-from widescape.arch.limit import walk
+from widescape.arch.layouts import walk
 from widescape.core.errors import NonSmoothWarning
 
 

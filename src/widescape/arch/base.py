@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from widescape.arch import limit as _limit
 from widescape.arch.covariance import Covariance, Level
 from widescape.arch.fused_program import Step
-from widescape.arch.limit import Get, Kernel, LayoutChoice
+from widescape.arch.layouts import LayoutChoice
+from widescape.arch.limit import Get, Kernel
 from widescape.arch.spec import Signal, scales_of
 from widescape.core import checks
 from widescape.core.errors import ShapeError

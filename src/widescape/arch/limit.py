@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,15 +16,14 @@ from widescape.arch.covariance import (
     Covariance,
     InputBlock,
     Layout,
-    Level,
     input_block,
     traced_input_block,
     variances,
 )
 from widescape.arch.fused_route import Route, route_of
 from widescape.arch.images import all_shifts, image_block
+from widescape.arch.layouts import LayoutChoice, layout_of, lengths_at, pool_of, walk
 from widescape.arch.spec import Signal, merge, split, split_slots
-from widescape.arch.windows import common_axes
 from widescape.core import checks
 from widescape.core.errors import MemoryBudgetError, NonFiniteError, NonSmoothWarning, QuadratureError, ShapeError
 from widescape.core.evidence import EXACT, Evidence
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 Get = Literal["nngp", "ntk"]
 Dtype = Literal["float64", "float32"]
-LayoutChoice = Literal["auto", "planes", "full"]
 FULL_BLOCK = 512
 """Rows up to which blocks are padded to a power of two."""
 BLOCK_ARRAYS = 14
@@ -264,9 +262,9 @@ class Limit:
         stages = self.layer.stages()
         if layout.kind != "planes":
             return _flattened(self._propagate(start(x1, x2, (), known), stages))
-        at = next(i for i, stage in enumerate(stages) if _pool_of(stage) is not None)
-        pool = _pool_of(stages[at])
-        lengths = _lengths_at(stages[:at], self.signal)
+        at = next(i for i, stage in enumerate(stages) if pool_of(stage) is not None)
+        pool = pool_of(stages[at])
+        lengths = lengths_at(stages[:at], self.signal)
         shifts = all_shifts(lengths, layout.linear)
         entries = prod(self.signal.shape[:-1]) * len(x1) * (1 if layout.each else len(x2))
         chunks = 1 if whole else min(len(shifts), max(1, -(-len(shifts) * entries // _ENTRIES)))
@@ -379,13 +377,6 @@ def bucket(n: int) -> int:
     return -(-n // step) * step
 
 
-def walk(layer: "Layer") -> Iterator["Layer"]:
-    """A layer and all layers inside it, in the order in which they act."""
-    yield layer
-    for child in layer.children():
-        yield from walk(child)
-
-
 def _mirrored(matrix: np.ndarray) -> np.ndarray:
     """The upper half copied below: entries and their mirror images may differ in the last bit."""
     upper = np.triu(matrix)
@@ -441,55 +432,6 @@ def _pool_end(cov: Covariance, sums: Any, *, pool: Any) -> Covariance:
 @jax.jit
 def _flattened(cov: Covariance) -> Covariance:
     return cov if cov.layout.kind == "flat" else cov.flattened()
-
-
-def layout_of(layer: "Layer", signal: Signal, choice: LayoutChoice) -> Layout:
-    """Which pairs of positions the limit of a network carries from its input on.
-
-    Raises:
-        ValueError: planes were asked for, and the network mixes positions in another way.
-    """
-    axes = len(signal.shape) - 1
-    level = layer.carried(Level.FLAT, signal) if axes else Level.FLAT
-    linear = _linear_axes(layer, signal) if level is Level.FULL and choice != "full" else None
-    if linear is not None:
-        return Layout("planes", axes, linear)
-    if choice == "planes" and axes:
-        raise ValueError(
-            "layout='planes' is for networks of stride 1 whose first pooling is a global one in the main chain, "
-            "without circular and shrinking convolutions along one axis; take layout='auto'."
-        )
-    if axes and (level is Level.FULL or (choice == "full" and level is not Level.FLAT)):
-        return Layout("full", axes)
-    return FLAT if level is Level.FLAT else Layout("positions", axes)
-
-
-def _linear_axes(layer: "Layer", signal: Signal) -> tuple[bool, ...] | None:
-    """Along which axes shifts have no end to wrap around, if the network can be computed shift by shift."""
-    kinds: list[tuple[str, ...] | None] = [("any",) * (len(signal.shape) - 1)]
-    for stage in layer.stages():
-        if _pool_of(stage) is not None:
-            common = common_axes(kinds)
-            return None if common is None else tuple(kind.endswith("linear") for kind in common)
-        if any(part.mixes_positions for part in walk(stage)) or not isinstance(signal, Signal):
-            return None
-        kinds.append(stage.plane_axes(signal))
-        signal = stage.out(signal)
-    return None
-
-
-def _pool_of(stage: "Layer") -> Any:
-    """The global pool that a stage consists of; None if it does not."""
-    if stage.alone:
-        return stage
-    inside = stage.children()
-    return _pool_of(inside[0]) if len(inside) == 1 else None
-
-
-def _lengths_at(stages: Sequence["Layer"], signal: Signal) -> tuple[int, ...]:
-    for stage in stages:
-        signal = stage.out(signal)
-    return signal.shape[:-1]
 
 
 def _lengthened(a: Any, size: int) -> Any:

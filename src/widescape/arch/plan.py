@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from widescape.arch.covariance import Layout
-from widescape.arch.limit import LayoutChoice, layout_of, pair_bytes
+from widescape.arch.layouts import LayoutChoice, layout_of
+from widescape.arch.limit import pair_bytes
 from widescape.arch.spec import Signal
 from widescape.core.errors import ShapeError
 from widescape.core.evidence import EXACT, bound

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from widescape.arch.base import Layer, Params
 from widescape.arch.covariance import Covariance, Level
 from widescape.arch.fused_program import Step
-from widescape.arch.limit import walk
+from widescape.arch.layouts import walk
 from widescape.arch.spec import Signal
 from widescape.arch.windows import common_axes
 from widescape.core import checks

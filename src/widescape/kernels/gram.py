@@ -10,11 +10,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from widescape.arch.base import Layer
+from widescape.arch.layouts import LayoutChoice
 from widescape.arch.limit import (
     Dtype,
     Get,
     Kernel,
-    LayoutChoice,
     Limit,
     bucket,
     precision_name,
