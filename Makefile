@@ -25,8 +25,8 @@ test:
 	$(PYTHON) -m pytest $(WORKERS)
 
 # With the process-wide flag on: everything in the rooms that open the double-precision scope, and the claims of those above.
-FLAG_ROOMS = $(addprefix tests/,core duals curvature arch kernels)
-ROOMS_ABOVE = $(addprefix tests/,predict train landscape paths estimators survey)
+FLAG_ROOMS = $(addprefix tests/,core duals curvature kernels)
+ROOMS_ABOVE = $(addprefix tests/,arch predict train landscape paths estimators survey)
 
 test-x64:
 	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow" $(FLAG_ROOMS)

@@ -231,7 +231,7 @@ def test_the_mean_over_finite_networks_meets_the_limit_within_its_standard_error
     """One hidden layer has no bias of the width; with more of them 4.5 standard errors plus a term of order 1/width."""
     net, x = NETWORKS[name], batch(name)
     x32 = jnp.asarray(x, jnp.float32)
-    draws = 4000 if name not in IMAGE_NETWORKS else 600 if name in BIASED else 2000
+    draws = 2000 if name not in IMAGE_NETWORKS else 600 if name in BIASED else 2000
     sample = jax.jit(
         jax.vmap(lambda k: empirical(net, net.parameters(k, arch.Signal.of_input(x.shape[1:]), jnp.float32), x32))
     )

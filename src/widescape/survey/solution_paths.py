@@ -116,6 +116,8 @@ def _solutions(context: Context) -> _Ends:
     if context.system is not None:
         whole, net = context.system, arch.network_of(context.system.f)
     else:
+        if context.budget is not None and pairs_of_positions(*network_and_data(context)) > 1:
+            size = _SMALLEST  # every position of an image costs as much as an example
         whole, net = _of_architecture(context, size)
     count = min(whole.num_examples, size.examples)
     order = np.sort(named_generator(jax.random.key(context.seed), "paths").permutation(whole.num_examples)[:count])
