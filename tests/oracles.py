@@ -156,6 +156,15 @@ def _abrelu(a: float, b: float) -> tuple[Function, Function, tuple[float, ...]]:
     )
 
 
+def _rectified_power(degree: int) -> tuple[Function, Function, tuple[float, ...]]:
+    """Returns max(x, 0)^degree for a degree of at least 2."""
+    return (
+        lambda x: np.maximum(x, 0.0) ** degree,
+        lambda x: degree * np.maximum(x, 0.0) ** (degree - 1),
+        (0.0,),
+    )
+
+
 def _erf(a: float, b: float, c: float) -> tuple[Function, Function, tuple[float, ...]]:
     """Returns a erf(b x) + c."""
     return (
@@ -231,6 +240,9 @@ ACTIVATIONS: dict[str, tuple[Function, Function, tuple[float, ...]]] = {
     "gaussian": _gaussian(1.0, -1.0),
     "gaussian_scaled": _gaussian(0.7, -0.4),
     "sign": (np.sign, np.zeros_like, (0.0,)),
+    "step": (lambda x: np.heaviside(x, 1.0), np.zeros_like, (0.0,)),
+    "relu_2": _rectified_power(2),
+    "relu_3": _rectified_power(3),
     "hermite_1": _polynomial(_HERMITE[1]),
     "hermite_2": _polynomial(_HERMITE[2]),
     "hermite_3": _polynomial(_HERMITE[3]),
@@ -252,8 +264,8 @@ ACTIVATIONS: dict[str, tuple[Function, Function, tuple[float, ...]]] = {
 is 0.7 exp(-0.4 x^2); `polynomial` is 0.3 - x + 0.5 x^2 + 0.2 x^3.
 
 Where phi or its derivative jumps, the value at the jump is the midpoint. This matters only for zero variance,
-where it agrees with the convention that a zero input is at a right angle to everything. The derivative of
-`sign` is the almost-everywhere one, zero.
+where it agrees with the convention that a zero input is at a right angle to everything. Only the `step` is 1 at 0.
+The derivatives of `sign` and `step` are the almost-everywhere ones, zero.
 """
 
 

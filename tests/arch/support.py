@@ -70,6 +70,7 @@ EXAMPLES: dict[str, Callable[[Weights], arch.Layer]] = {
     "Parallel": lambda w: arch.Sequential(arch.Parallel(w.dense(), w.dense()), arch.Sum()),
     "Polynomial": lambda w: arch.Polynomial((0.3, -1.0, 0.5)),
     "Prod": lambda w: arch.Prod(w.dense(), w.dense()),
+    "RectifiedPower": lambda w: arch.RectifiedPower(2),
     "Repeat": lambda w: arch.Repeat(arch.Sequential(arch.Relu(), w.dense()), 2),
     "Residual": lambda w: arch.Residual(arch.Sequential(arch.Relu(), w.dense())),
     "Sequential": lambda w: arch.Sequential(arch.Relu(), w.dense()),

@@ -1,5 +1,7 @@
 """Branches: their finite sums and products, their limits, and what cannot be brought together."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import oracles_positions
 from widescape import arch
+from widescape.arch.limit import Limit
 from widescape.core.errors import NonGaussianInputError, NotTractableError, ShapeError
 
 Dense, Relu, Sequential = arch.Dense, arch.Relu, arch.Sequential
@@ -159,7 +162,7 @@ CONV, IMAGES = arch.Conv(8), np.ones((2, 5, 4, 2))
             NotTractableError,
             "branches 0 and 1.*same random",
         ),
-        (Sequential(Dense(4), arch.Residual(Relu())), X, NotTractableError, "depend on the same random layer"),
+        (Sequential(Dense(4), arch.Residual(Relu())), X, NotTractableError, "of Residual depend on the same random"),
         (Sequential(Dense(4), arch.Prod(arch.Identity(), Relu())), X, NotTractableError, "of Prod depend"),
         (
             Sequential(arch.Parallel(Sequential(Dense(4), Relu()), Sequential(Dense(4), Relu())), arch.Sum()),
@@ -234,6 +237,53 @@ def test_bad_branches_are_refused():
             make()
     with pytest.raises(ValueError, match="at least 1"):
         arch.Repeat(Relu(), 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: arch.Repeat(Relu(), 10**9),
+        lambda: arch.from_text("Sequential(Dense(4), Repeat(Relu(), 10**9))"),
+        lambda: arch.Repeat(arch.Repeat(Relu(), 100_000), 10**9),
+        lambda: arch.Repeat(Sequential(*[arch.Repeat(Relu(), 30_000)] * 100), 10**9),
+    ],
+)
+def test_more_repetitions_than_can_be_visited_are_refused_with_the_limit(make):
+    with pytest.raises(ValueError, match=r"`n` is 1000000000.*more than 100,000 layers"):
+        make()
+
+
+def test_layers_inside_count_towards_the_limit_of_repetitions():
+    inner = Sequential(Relu(), Dense(4))  # three layers, itself included
+    assert len(arch.Repeat(inner, 33_333).children()) == 33_333
+    with pytest.raises(ValueError, match="more than 100,000"):
+        arch.Repeat(inner, 33_334)
+    assert arch.Repeat(arch.Repeat(Relu(), 99), 1_000).n == 1_000
+    with pytest.raises(ValueError, match="more than 100,000"):
+        arch.Repeat(arch.Repeat(Relu(), 100), 1_000)
+
+
+@dataclass(frozen=True)
+class Counted(arch.Identity):
+    """An identity that counts how often its limit is taken."""
+
+    calls = 0
+
+    def limit(self, cov):
+        Counted.calls += 1
+        return cov
+
+
+def test_whether_a_limit_exists_is_read_from_two_repetitions():
+    net = Sequential(Dense(4), arch.Repeat(Counted(), 20_000), Dense(1))
+    assert Limit.of(net, (3,), "nngp").layer == net
+    assert Counted.calls == 2
+    with pytest.raises(NonGaussianInputError, match=r"layer 1, Repeat.*another nonlinearity"):
+        Limit.of(Sequential(Dense(4), arch.Repeat(Relu(), 20_000)), (3,), "nngp")
+    two = arch.Sum(arch.Identity(), Sequential(Dense(4), Relu()))
+    Limit.of(Sequential(Dense(4), arch.Repeat(two, 1)), (3,), "nngp")
+    with pytest.raises(NotTractableError, match=r"layer 1, Repeat.*both have a mean"):
+        Limit.of(Sequential(Dense(4), arch.Repeat(two, 20_000)), (3,), "nngp")
 
 
 def test_frozen_branches_are_branches():

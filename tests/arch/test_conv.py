@@ -1,6 +1,7 @@
 """Convolutions: finite ones against loops, limits against closed forms and against covariances of all positions."""
 
 import itertools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -206,6 +207,16 @@ def test_a_missing_bias_of_a_convolution_differs_from_a_zero_bias_in_the_standar
         return arch.Sequential(conv, arch.Flatten(), arch.Dense(1, 1.0, None, "standard", 1)).kernel(x).ntk
 
     np.testing.assert_allclose(ntk(0.0) - ntk(None), 1.0, rtol=1e-9)
+
+
+def test_both_convolutions_hold_the_same_fields_and_are_not_equal():
+    shared, local = arch.Conv(8, (3,), (2,), "VALID", 1.3), arch.LocalConv(8, (3,), (2,), "VALID", 1.3)
+    assert shared != local
+    assert repr(local) == "Local" + repr(shared)
+    for layer in (shared, local):
+        copy = pickle.loads(pickle.dumps(layer))
+        assert copy == layer == arch.from_text(repr(layer))
+        assert hash(copy) == hash(layer)
 
 
 def test_convolutions_say_what_does_not_fit():

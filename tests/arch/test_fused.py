@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
+from widescape.arch import fused
 from widescape.arch.fused import (
     Apply,
     Branch,
@@ -15,9 +17,13 @@ from widescape.arch.fused import (
     own,
     supports,
 )
+from widescape.arch.fused_program import KINDS
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs numba")
+if available():
+    from widescape.arch import fused_tracks
+    from widescape.arch.fused_duals import own_moments
 
 RELU = Apply("abrelu", 0.0, 1.0)
 LEAKY = Apply("abrelu", 0.3, 1.1)
@@ -287,16 +293,60 @@ def test_one_batch_alone_gives_the_symmetric_kernel(rng):
         np.testing.assert_allclose(a, b, rtol=1e-13)
 
 
-def test_pooled_variances_can_be_given_and_blocks_do_not_matter(rng):
-    for size, steps in (((4, 4), NETWORKS["pooled"]), ((4, 1), (RELU, Pool((2, 1)), SAME, RELU))):
+@pytest.mark.parametrize("held", [True, False], ids=["held", "made anew"])
+def test_tracks_can_be_given_and_blocks_do_not_matter(held, rng, monkeypatch):
+    for size, steps in (
+        ((4, 4), NETWORKS["pooled"]),
+        ((4, 1), (RELU, Pool((2, 1)), SAME, RELU)),
+        ((4, 4), (TORUS, ERF)),
+    ):
         program = Program(steps, "mean")
         x, y = images(rng, 3, size), images(rng, 2, size)
-        first, second = own(program, x)[1], own(program, y)[1]
-        assert [m.shape for m in first] == [(3, size[0] // 2, max(size[1] // 2, 1))]
-        whole = kernels(program, x, y, ntk=True)
-        block = kernels(program, x[1:], y, ntk=True, pooled1=[m[1:] for m in first], pooled2=second)
+        whole, variances = kernels(program, x, y, ntk=True), own(program, x)[0]
+        monkeypatch.setattr(fused, "_HELD_BYTES", 2**20 if held else 0)
+        monkeypatch.setattr(fused_tracks, "_TOGETHER", 2 * 16)
+        (again, first), (_, second) = own(program, x), own(program, y)
+        assert [len(tracks) for tracks in first] == [3] * held
+        block = kernels(program, x[1:], y, ntk=True, tracks1=[tracks[1:] for tracks in first], tracks2=second)
+        np.testing.assert_array_equal(again, variances)
         np.testing.assert_array_equal(whole[0][1:], block[0])
         np.testing.assert_array_equal(whole[1][1:], block[1])
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("activation", [ERF, GELU, SINE], ids=lambda step: step.kind)
+def test_own_moments_are_gaussian_means_of_the_function_and_its_radial_derivative(activation):
+    """E[phi(u)^2] and E[Z^2 phi'(sqrt(q) Z)^2] against a quadrature of the functions themselves."""
+    a, b, c = activation.a, activation.b, activation.c
+    z, weight = np.polynomial.hermite_e.hermegauss(200)
+    weight = weight / np.sqrt(2 * np.pi)
+    q = np.array([0.0, 1e-6, 0.3, 1.0, 2.5])
+    x = np.sqrt(q)[:, None] * z
+    normal, density = special.ndtr(x), np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    phi, slope = {
+        "erf": (a * special.erf(b * x) + c, 2 * a * b / np.sqrt(np.pi) * np.exp(-((b * x) ** 2))),
+        "gelu": (x * normal, normal + x * density),
+        "sine": (a * np.sin(b * x + c), a * b * np.cos(b * x + c)),
+    }[activation.kind]
+    variance, radial = np.empty_like(q), np.empty_like(q)
+    own_moments(KINDS[activation.kind], a, b, c, q, variance, radial)
+    np.testing.assert_allclose(variance, phi**2 @ weight, rtol=1e-12)
+    np.testing.assert_allclose(radial, (z * slope) ** 2 @ weight, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-14), (np.float32, 4e-7)])
+def test_the_arc_cosine_kernels_are_met_at_all_angles(dtype, rtol):
+    """E[phi(u) phi(v)] = (sin t + (pi - t) cos t) / (2 pi) and E[phi'(u) phi'(v)] = (pi - t) / (2 pi) for a ReLU."""
+    angles = np.linspace(0.02, np.pi - 0.02, 97)
+    x = np.array([1.0, 0.0]).astype(dtype)[None, None, None] * dtype(np.sqrt(2))
+    y = np.stack([np.cos(angles), np.sin(angles)], 1).astype(dtype)[:, None, None] * dtype(np.sqrt(2))
+    angles = np.arctan2(y[:, 0, 0, 1].astype(float), y[:, 0, 0, 0].astype(float))
+    linear = Convolve((1, 1), (False, False), 1.0, 0.0, 0.0, 1.0)
+    k, theta = kernels(Program((linear, RELU), "mean"), x, y, ntk=True)
+    size = np.linalg.norm(x.astype(float)) * np.linalg.norm(y.astype(float), axis=-1).ravel() / 2
+    expected = size * (np.sin(angles) + (np.pi - angles) * np.cos(angles)) / (2 * np.pi)
+    np.testing.assert_allclose(k[0], expected, rtol=0, atol=rtol / 4)
+    np.testing.assert_allclose(theta[0], (np.pi - angles) / (2 * np.pi), rtol=0, atol=rtol / 4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -309,12 +359,13 @@ def test_single_precision_stays_within_its_rounding(name, rng):
         np.testing.assert_allclose(b, a, rtol=3e-6)
 
 
-def test_the_nngp_alone_is_the_same_number(rng):
-    x = images(rng, 2, (4, 3))
-    program = Program(NETWORKS["relu"], "mean")
+@pytest.mark.parametrize("name", ["relu", "leaky", "residual", "pooled", "erf"])
+def test_the_nngp_alone_is_the_same_number(name, rng):
+    x = images(rng, 2, (4, 4))
+    program = Program(NETWORKS[name], "mean")
     alone = kernels(program, x, ntk=False)
     assert alone[1] is None
-    np.testing.assert_array_equal(alone[0], kernels(program, x, ntk=True)[0])
+    np.testing.assert_allclose(alone[0], kernels(program, x, ntk=True)[0], rtol=1e-15)
 
 
 def test_work_grows_with_planes_and_steps():

@@ -35,6 +35,9 @@ ACTIVATIONS = {
     "exp": arch.Exp(0.5, 0.3),
     "gaussian": arch.Gaussian(0.7, -0.4),
     "sign": arch.Sign(),
+    "step": arch.RectifiedPower(0),
+    "rectified square": arch.RectifiedPower(2),
+    "rectified cube": arch.RectifiedPower(3),
     "hermite": arch.Hermite(2),
     "polynomial": arch.Polynomial((0.3, -1.0, 0.5)),
     "tanh": arch.Tanh(),
@@ -154,7 +157,7 @@ LIMITS = [pytest.param(name, marks=[pytest.mark.slow] if name in IMAGE_NETWORKS 
 
 
 def quiet_kernel(net, x, **options):
-    """Kernel without Sign's warning about its derivative."""
+    """Kernel without the warnings of Sign and the step about their derivatives."""
     import warnings
 
     with warnings.catch_warnings():
@@ -231,7 +234,7 @@ def test_the_mean_over_finite_networks_meets_the_limit_within_its_standard_error
     """One hidden layer has no bias of the width; with more of them 4.5 standard errors plus a term of order 1/width."""
     net, x = NETWORKS[name], batch(name)
     x32 = jnp.asarray(x, jnp.float32)
-    draws = 2000 if name not in IMAGE_NETWORKS else 600 if name in BIASED else 2000
+    draws = 600 if name in BIASED else 2000
     sample = jax.jit(
         jax.vmap(lambda k: empirical(net, net.parameters(k, arch.Signal.of_input(x.shape[1:]), jnp.float32), x32))
     )

@@ -68,6 +68,15 @@ def test_layer_norm_of_what_is_not_gaussian_is_refused(layers):
         arch.Sequential(*layers).kernel(np.ones((2, 4)))
 
 
+def test_whether_layer_norm_meets_a_mean_may_depend_on_scales(x):
+    def net(c):
+        return arch.Sequential(arch.Conv(8), arch.Erf(1.0, 1.0, c), arch.LayerNorm(), arch.Flatten(), arch.Dense(1))
+
+    assert np.isfinite(net(0.0).kernel(x, get="nngp").nngp).all()
+    with pytest.raises(NonGaussianInputError, match=r"layer 2, LayerNorm.*mean zero"):
+        net(0.5).kernel(x, get="nngp")
+
+
 def test_bad_normalizations_are_refused():
     with pytest.raises(ValueError, match="'channels', 'example'"):
         arch.LayerNorm("positions")

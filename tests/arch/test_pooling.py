@@ -7,6 +7,7 @@ import pytest
 
 import oracles_positions
 from widescape import arch, kernels
+from widescape.arch.covariance import difference
 from widescape.core.errors import NotTractableError, ShapeError
 
 CASES = [((2, 2), None), ((3, 2), (1, 1)), ((2, 3), (3, 2)), ((3, 3), (2, 2))]
@@ -83,6 +84,17 @@ def test_output_variances_of_both_batches_are_the_diagonals_of_their_own_kernels
     across = net.kernel(x1, x2)
     for own, variances in ((x1, across.var1), (x2, across.var2)):
         np.testing.assert_allclose(variances, net.kernel(own).nngp.diagonal(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_complement_by_subtraction_is_zero_below_rounding(dtype):
+    eps = np.finfo(dtype).eps
+    product = np.array([3.0, 3.0, 3.0, 3.0, 3.0], dtype)
+    nngp = product * np.array([1.0, -1.0, 1 + 4 * eps, -1 + 4 * eps, -0.75], dtype)
+    with jax.enable_x64(True):
+        for found in (difference(product, nngp), difference(jnp.asarray(product), jnp.asarray(nngp))):
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, [0, 0, 0, 0, 0.75])
 
 
 def test_traced_kernels_behind_a_pool_equal_eager_ones(rng):

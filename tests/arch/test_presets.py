@@ -42,6 +42,15 @@ def test_a_preset_is_widened_with_its_outputs_kept(name, key):
     assert jax.tree.structure(net.initial_variances(X.shape[1:])) == jax.tree.structure(params)
 
 
+def test_a_read_out_has_its_outputs_as_base_width_and_else_what_its_hidden_layers_have():
+    hidden = {"w_std": 1.2, "b_std": 0.3, "param": "standard"}
+    for preset in (arch.cnn_vec, arch.cnn_gap):
+        assert preset(1, 8, 3, **hidden).layers[-1] == arch.Dense(3, **hidden)
+        assert preset(1, 8, 3, **hidden, base_width=4).layers[-1] == arch.Dense(3, **hidden, base_width=3)
+    net = arch.fc(1, 8, 3, activation=arch.Relu(), **hidden, base_width=4)
+    assert net.layers[-1] == arch.Dense(3, **hidden, base_width=3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_initialized_applied_and_differentiated_in_its_parameters(name, key):

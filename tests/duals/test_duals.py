@@ -31,6 +31,9 @@ CLOSED = {
     "gaussian": lambda p: duals.gaussian(p, 1.0, -1.0),
     "gaussian_scaled": lambda p: duals.gaussian(p, 0.7, -0.4),
     "sign": duals.sign,
+    "step": lambda p: duals.rectified_power(p, 0),
+    "relu_2": lambda p: duals.rectified_power(p, 2),
+    "relu_3": lambda p: duals.rectified_power(p, 3),
     "polynomial": lambda p: duals.polynomial(p, (0.3, -1.0, 0.5, 0.2)),
 }
 SERIES = {
@@ -45,13 +48,29 @@ POLAR = {
     "erf": lambda p: duals.polar(p, jax.scipy.special.erf, (0.4,)),
 }
 PAIRS = [(1.0, 0.5, 1.0), (2.0, -0.7, 0.5), (0.3, 0.0, 1.7), (1.2, 1.1, 1.3), (4.0, -3.5, 3.3)]
-SMOOTH = [n for n in CLOSED if n not in ("relu", "leaky_relu", "abrelu", "abs", "sign")]
+FLAT = ("sign", "step")  # with a derivative of 0 almost everywhere, which the jump's share of T is not in
+SMOOTH = [n for n in CLOSED if n not in ("relu", "leaky_relu", "abrelu", "abs", *FLAT)]
 
 
 def evaluate(dual, q11, q12, q22) -> Dual:
     with jax.enable_x64(True):
         pair = Pair.of(*(jnp.asarray(v, jnp.float64)[..., None] for v in (q11, q12, q22)))
         return jax.tree.map(lambda a: np.asarray(a)[..., 0] if np.ndim(a) else np.asarray(a), dual(pair))
+
+
+POWERS = {"step": 0, "relu_2": 2, "relu_3": 3}
+
+
+def arc_cosine(degree, theta):
+    """E[phi(u) phi(v)] of unit variances at an angle; equations 4 to 7 of cho2009kernel over 2 pi."""
+    s, c, rest = mp.sin(theta), mp.cos(theta), mp.pi - theta
+    forms = (
+        rest,
+        s + rest * c,
+        3 * s * c + rest * (1 + 2 * c**2),
+        rest * (9 * c + 6 * c**3) + 4 * s + 11 * s * c**2,
+    )
+    return forms[degree] / (2 * mp.pi)
 
 
 C1 = {
@@ -125,7 +144,7 @@ def test_polar_quadrature_handles_jumps_of_the_derivative_away_from_zero():
 
 @pytest.mark.claim("lee2020finite/I7")
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("name", [n for n in CLOSED if n != "sign"])
+@pytest.mark.parametrize("name", [n for n in CLOSED if n not in FLAT])
 def test_tdot_is_the_derivative_of_t_in_q12(name, pair, measured):
     step = 1e-5
     q11, q12, q22 = pair
@@ -136,7 +155,7 @@ def test_tdot_is_the_derivative_of_t_in_q12(name, pair, measured):
     measured("central differences agree to 2e-8 relative")
 
 
-@pytest.mark.parametrize("name", [n for n in CLOSED if n != "sign"])
+@pytest.mark.parametrize("name", [n for n in CLOSED if n not in FLAT])
 def test_automatic_derivatives_in_q12_equal_tdot(name):
     with jax.enable_x64(True):
         for pair in PAIRS:
@@ -161,7 +180,7 @@ def test_t_at_coincidence_is_the_one_dimensional_integral(name, q, measured):
 
 
 @pytest.mark.parametrize("opposite", [False, True])
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abrelu", "abs", "rbf_1", "sign"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abrelu", "abs", "rbf_1", "sign", *POWERS])
 @settings(deadline=None, max_examples=30)
 @given(exponent=st.floats(-9, 0), stretch=st.floats(0.5, 2))
 def test_complements_with_a_formula_keep_their_relative_accuracy_at_small_angles(name, opposite, exponent, stretch):
@@ -179,12 +198,51 @@ def test_complements_with_a_formula_keep_their_relative_accuracy_at_small_angles
         expected = 1 - mp.exp(-(1 + s**2 - 2 * s * mp.cos(theta)))
     elif name == "sign":
         expected = 2 * angle / mp.pi
+    elif name in POWERS:
+        degree = POWERS[name]
+        expected = s**degree * (arc_cosine(degree, 0) - arc_cosine(degree, theta))
     else:
         jump, mean = mp.mpf(a - b) ** 2 / (2 * mp.pi), (mp.mpf(a) ** 2 + mp.mpf(b) ** 2) / 2
         t = jump * mp.sin(theta) + (mean - jump * theta) * mp.cos(theta)
         expected = s * (mean - abs(t))
     # T itself is rounded at 2e-16; the complement's error is that of an angle known to 4e-16.
     assert float(dual.complement[0]) == pytest.approx(float(expected), rel=1e-14 + 4e-16 / float(angle), abs=1e-300)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_rectified_powers_are_arc_cosine_kernels_at_every_angle(degree):
+    """To 1e-13 of T_n(0), and to 1e-12 of themselves where they vanish, beyond a right angle."""
+    mp.mp.dps = 120  # the closed forms lose seven digits for each digit of the angle
+    small = [mp.mpf(10) ** -k for k in range(1, 9)]
+    angles = [*small, *(mp.pi * k / 40 for k in range(1, 40)), *(mp.pi - a for a in small)]
+    for s in (mp.mpf("0.3"), mp.mpf(2)):
+        parts = [(1, s * mp.cos(a), s**2, 2 * s * mp.sin(min(a, mp.pi - a) / 2) ** 2) for a in angles]
+        with jax.enable_x64(True):
+            dual = duals.rectified_power(
+                Pair(*(jnp.asarray(np.array(c, float)) for c in zip(*parts, strict=True))), degree
+            )
+        exact = np.array([float(s**degree * arc_cosine(degree, a)) for a in angles])
+        top = float(s**degree * arc_cosine(degree, 0))
+        np.testing.assert_allclose(dual.t, exact, rtol=0, atol=1e-13 * top)
+        if degree != 1:  # `abrelu` subtracts
+            np.testing.assert_allclose(dual.t[-len(small) :], exact[-len(small) :], rtol=1e-12)
+        if degree > 0:
+            slopes = [float(degree**2 * s ** (degree - 1) * arc_cosine(degree - 1, a)) for a in angles]
+            np.testing.assert_allclose(dual.tdot, slopes, rtol=0, atol=1e-13 * slopes[0])
+
+
+def test_the_rectified_power_of_degree_one_is_the_relu():
+    with jax.enable_x64(True):
+        pair = Pair.of(*(jnp.asarray(column, jnp.float64) for column in zip(*PAIRS, (0.0, 0.0, 1.0), strict=True)))
+        for ours, relu in zip(duals.rectified_power(pair, 1), duals.abrelu(pair, 0.0, 1.0), strict=True):
+            np.testing.assert_array_equal(ours, relu)
+
+
+def test_the_step_is_one_at_zero():
+    with jax.enable_x64(True):
+        dual = duals.rectified_power(Pair.of(jnp.zeros(2), jnp.zeros(2), jnp.array([0.0, 3.0])), 0)
+    np.testing.assert_allclose(dual.t, [1.0, 0.5], rtol=1e-15)
+    np.testing.assert_allclose(dual.complement, [0.0, 0.5**0.5 - 0.5], rtol=1e-15)
 
 
 @pytest.mark.parametrize(("w2", "b2"), [(1.7, 0.0), (1.7, 0.3), (0.2, 2.0)])

@@ -418,6 +418,7 @@ def test_what_depends_on_other_entries_or_on_the_place_is_no_activation(phi):
         arch.Gelu(),
         arch.Erf(),
         arch.Sign(),
+        arch.RectifiedPower(2),
         arch.Hermite(3),
         arch.Polynomial((0.0, 1.0, 0.5)),
         arch.Tanh(),

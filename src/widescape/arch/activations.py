@@ -237,6 +237,43 @@ class Sign(Elementwise):
 
 
 @dataclass(frozen=True)
+class RectifiedPower(Elementwise):
+    """max(x, 0)^degree for degrees 1, 2, 3, and for degree 0 the step 1{x >= 0}: the arc-cosine kernels.
+
+    Degree 1 is `Relu`. No gradient passes the step: the tangent kernel of what lies below is lost, with a warning.
+
+    Source: cho2009kernel; the step is the feature map of chen2020hierarchical.
+    """
+
+    degree: int
+
+    positive = True
+
+    def __post_init__(self) -> None:
+        checks.count(self.degree, "degree", "RectifiedPower", minimum=0)
+        if self.degree > 3:
+            raise ValueError(f"RectifiedPower: `degree` is {self.degree}; choose 0 <= degree <= 3.")
+
+    @property
+    def kinked(self) -> bool:  # type: ignore[override]
+        """The step and the ReLU; higher powers have a derivative at 0."""
+        return self.degree < 2
+
+    @property
+    def ntk_caution(self) -> str:  # type: ignore[override]
+        """The step's derivative vanishes."""
+        return Sign.ntk_caution if self.degree == 0 else ""
+
+    def phi(self, x: jax.Array) -> jax.Array:
+        if self.degree == 0:
+            return jnp.where(x >= 0, jnp.ones_like(x), jnp.zeros_like(x))
+        return jax.nn.relu(x) ** self.degree
+
+    def dual_of(self, pair: Pair) -> Dual:
+        return duals.rectified_power(pair, self.degree)
+
+
+@dataclass(frozen=True)
 class Polynomial(Elementwise):
     """sum_j coefficients[j] x^j, lowest power first."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from widescape.arch import limit as _limit
 from widescape.arch.covariance import Covariance, Level
 from widescape.arch.fused_program import Step
-from widescape.arch.layouts import LayoutChoice
+from widescape.arch.layouts import LayoutChoice, no_positions
 from widescape.arch.limit import Get, Kernel
 from widescape.arch.spec import Signal, scales_of
 from widescape.core import checks
@@ -45,6 +45,8 @@ class Layer(ABC):
     """Which pairs of positions the fused path ends in a mean over, where the layer takes them away."""
     is_chain: bool = False
     """Whether the layers inside this one act one after the other."""
+    needs_mean: bool = False
+    """Whether the limit depends on whether the mean of what reaches the layer vanishes."""
     takes_branches: bool = False
     """Whether the layer works on the several signals of a `Parallel`."""
     ntk_caution: str = ""
@@ -107,7 +109,7 @@ class Layer(ABC):
 
     def carried(self, after: Level, signal: Signal) -> Level:
         """Which pairs of positions the limit needs before the layer, if it needs `after` behind it."""
-        return after if len(signal.shape) == 1 else max(after, Level.POSITIONS)
+        return after if no_positions(signal) else max(after, Level.POSITIONS)
 
     def plane_axes(self, signal: Signal) -> tuple[str, ...] | None:
         """How positions and their shifted partners move together, along each axis; None if they do not.

@@ -1,9 +1,9 @@
 """Branches of a network, and how they come together again."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import combinations
 from operator import mul
 from typing import Any
@@ -25,6 +25,7 @@ class _Branching(Layer):
     """Base of layers that hold branches; each branch sees the same input, or its own one behind a `Parallel`."""
 
     takes_branches = True
+    needs_mean = True
     ends_stage = True
     branches: tuple[Layer, ...]
 
@@ -44,30 +45,30 @@ class _Branching(Layer):
 
     def parameters(self, key: jax.Array, signal: Any, dtype: Any) -> Params:
         return tuple(
-            branch.parameters(named_key(key, i), own, dtype)
-            for i, (branch, own) in enumerate(zip(self.branches, self._inputs(signal), strict=True))
+            branch.parameters(named_key(key, i), own, dtype) for i, (branch, own) in enumerate(self._each(signal))
         )
 
     def spreads(self, signal: Any) -> Any:
-        return tuple(branch.spreads(own) for branch, own in zip(self.branches, self._inputs(signal), strict=True))
+        return tuple(branch.spreads(own) for branch, own in self._each(signal))
 
     def prepared(self, signal: Any) -> Layer:
-        return type(self)(
-            *(branch.prepared(own) for branch, own in zip(self.branches, self._inputs(signal), strict=True))
-        )
+        return type(self)(*(branch.prepared(own) for branch, own in self._each(signal)))
 
     def carried(self, after: Level, signal: Any) -> Level:
-        levels = [branch.carried(after, own) for branch, own in zip(self.branches, self._inputs(signal), strict=True)]
-        return max(levels, default=after)
+        return max((branch.carried(after, own) for branch, own in self._each(signal)), default=after)
 
     def plane_axes(self, signal: Any) -> tuple[str, ...] | None:
-        if isinstance(signal, tuple) and not isinstance(signal, Signal):
+        if _are_parts(signal):
             return None
         return common_axes([branch.plane_axes(signal) for branch in self.branches])
 
-    def _inputs(self, value: Any) -> Sequence[Any]:
-        """The input of each branch: one for all, or one each."""
-        if not _are_parts(value):
+    def _each(self, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """The branches, each with its own part of some values."""
+        return zip(self.branches, *map(self._inputs, values), strict=True)
+
+    def _inputs(self, value: Any) -> tuple[Any, ...]:
+        """What each branch gets of a value: one for all, or one each."""
+        if not (self.branches and _are_parts(value)):
             return (value,) * len(self.branches)
         if len(value) != len(self.branches):
             raise ShapeError(f"{len(value)} branches reach {type(self).__name__}, which holds {len(self.branches)}.")
@@ -75,7 +76,7 @@ class _Branching(Layer):
 
     def _outs(self, signal: Any) -> tuple[Signal, ...]:
         found = []
-        for i, (branch, own) in enumerate(zip(self.branches, self._inputs(signal), strict=True)):
+        for i, (branch, own) in enumerate(self._each(signal)):
             with naming(i, branch, "branch"):
                 found.append(branch.out(own))
         return tuple(found)
@@ -83,17 +84,16 @@ class _Branching(Layer):
     def _forwards(self, params: Params, h: Any, signal: Any) -> tuple[jax.Array, ...]:
         if len(params) != len(self.branches):
             raise ShapeError(f"`params` has {len(params)} entries for {len(self.branches)} branches.")
-        signals = self._inputs(signal)
         found = []
-        for i, (branch, own, x) in enumerate(zip(self.branches, params, self._inputs(h), strict=True)):
+        for i, (branch, x, before) in enumerate(self._each(h, signal)):
             with naming(i, branch, "branch"):
-                found.append(branch.forward(own, x, signals[i]))
+                found.append(branch.forward(params[i], x, before))
         return tuple(found)
 
     def _limits(self, cov: Any) -> tuple[Covariance, ...]:
         """The limit of each branch; draws, errors and pooled variances pass from one to the next."""
         found: list[Covariance] = []
-        for i, (branch, own) in enumerate(zip(self.branches, self._inputs(cov), strict=True)):
+        for i, (branch, own) in enumerate(self._each(cov)):
             before = _continuing(own, found[-1]) if found else own
             with naming(i, branch, "branch"):
                 found.append(branch.limit(before))
@@ -139,9 +139,9 @@ class _Merge(_Branching):
         if len(branches) == 1:
             raise ValueError(f"{type(self).__name__} has one branch; give at least two, or none behind a Parallel.")
 
-    @abstractmethod
     def _merged(self, signals: Sequence[Signal]) -> Signal:
-        """The signal that comes out."""
+        """The signal that comes out: that of each branch."""
+        return _same(signals, type(self).__name__)
 
     @abstractmethod
     def _joined(self, values: Sequence[jax.Array]) -> jax.Array:
@@ -168,31 +168,26 @@ class _Merge(_Branching):
             raise ShapeError(f"{type(self).__name__} has no branches and is not behind a Parallel; give it branches.")
         return value
 
-    def _inputs(self, value: Any) -> Sequence[Any]:
-        return super()._inputs(value) if self.branches else ()
 
-
-@dataclass(frozen=True, init=False, repr=False)
-class Sum(_Merge):
-    """The sum of its branches: ``Sum(branch1, branch2, ...)``, or ``Sum()`` behind a `Parallel`.
-
-    Kernels add up if the branches are independent and at most one of them does not have mean zero. Both are read from
-    the description: each branch ends in its own random layers, or at most one of them is the input itself.
-    """
-
-    branches: tuple[Layer, ...]
+class _Addition(_Merge):
+    """Base of the layers that add up their branches."""
 
     def steps(self, signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
-        return _summed_steps(self.branches, signal, frozen=frozen)
-
-    def _merged(self, signals: Sequence[Signal]) -> Signal:
-        return _same(signals, "Sum")
+        # Each branch but the last on a copy of the state, which is then exchanged for its result; sums at the end.
+        found: list[Step] = []
+        for i, branch in enumerate(self.branches):
+            steps = branch.steps(signal, frozen=frozen)
+            if steps is None:
+                return None
+            last = i == len(self.branches) - 1
+            found.extend(steps if last else (Branch("push"), *steps, Branch("swap")))
+        return (*found, *[Branch("add")] * (len(self.branches) - 1)) if self.branches else None
 
     def _joined(self, values: Sequence[jax.Array]) -> jax.Array:
         return sum(values[1:], start=values[0])
 
     def _limit(self, parts: Sequence[Covariance]) -> Covariance:
-        _check_independent(parts, "Sum")
+        _check_independent(parts, type(self).__name__)
         biased = [i for i, part in enumerate(parts) if part.mean_zero is False]
         if len(biased) > 1:
             raise NotTractableError(
@@ -207,13 +202,24 @@ class Sum(_Merge):
                 gaussian=all(part.gaussian for part in parts),
                 mean_zero=False if biased else None if None in means else True,
                 origins=frozenset[int]().union(*(part.origins for part in parts)),
-                signal=_same([part.signal._replace(shape=(*part.signal.shape[:-1], 1)) for part in parts], "Sum"),
+                signal=self._merged([part.signal._replace(shape=(*part.signal.shape[:-1], 1)) for part in parts]),
             )
         )
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Residual(_Merge):
+class Sum(_Addition):
+    """The sum of its branches: ``Sum(branch1, branch2, ...)``, or ``Sum()`` behind a `Parallel`.
+
+    Kernels add up if the branches are independent and at most one of them does not have mean zero. Both are read from
+    the description: each branch ends in its own random layers, or at most one of them is the input itself.
+    """
+
+    branches: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Residual(_Addition):
     """main(x) + shortcut(x), with the conditions of `Sum`.
 
     Args:
@@ -246,27 +252,12 @@ class Residual(_Merge):
         other = "" if self.shortcut == Identity() else f", shortcut={self.shortcut!r}"
         return f"Residual({self.main!r}{other})"
 
-    def _merged(self, signals: Sequence[Signal]) -> Signal:
-        return _same(signals, "Residual")
-
-    def _joined(self, values: Sequence[jax.Array]) -> jax.Array:
-        return values[0] + values[1]
-
-    def _limit(self, parts: Sequence[Covariance]) -> Covariance:
-        return Sum()._limit(parts)
-
-    def steps(self, signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
-        return _summed_steps(self.branches, signal, frozen=frozen)
-
 
 @dataclass(frozen=True, init=False, repr=False)
 class Prod(_Merge):
     """The product of its branches, entry by entry; they must be independent. The output is not Gaussian."""
 
     branches: tuple[Layer, ...]
-
-    def _merged(self, signals: Sequence[Signal]) -> Signal:
-        return _same(signals, "Prod")
 
     def _joined(self, values: Sequence[jax.Array]) -> jax.Array:
         return reduce(mul, values)
@@ -312,7 +303,7 @@ class Concat(_Merge):
 
     def prepared(self, signal: Any) -> Layer:
         widths = [own.shape[-1] for own in self._parts(signal, self._outs)]
-        ready = [branch.prepared(own) for branch, own in zip(self.branches, self._inputs(signal), strict=True)]
+        ready = [branch.prepared(own) for branch, own in self._each(signal)]
         return Concat(*ready, shares=tuple(w / sum(widths) for w in widths))
 
     def _merged(self, signals: Sequence[Signal]) -> Signal:
@@ -329,16 +320,7 @@ class Concat(_Merge):
     def _limit(self, parts: Sequence[Covariance]) -> Covariance:
         if self.shares is None:
             raise ValueError("the shares of a Concat are not known; take the limit by `kernel` or `gram`.")
-        weighted = [
-            part.replace(
-                nngp=share * part.nngp,
-                complement=share * part.complement,
-                var1=share * part.var1,
-                var2=share * part.var2,
-                ntk=None if part.ntk is None else share * part.ntk,
-            )
-            for share, part in zip(self.shares, parts, strict=True)
-        ]
+        weighted = [part.scaled(partial(mul, share)) for share, part in zip(self.shares, parts, strict=True)]
         means = [part.mean_zero for part in parts]
         return (
             parts[0]
@@ -350,18 +332,6 @@ class Concat(_Merge):
                 signal=self._merged([part.signal for part in parts]),
             )
         )
-
-
-def _summed_steps(branches: Sequence[Layer], signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
-    """Each branch but the last on a copy of the state, which is then exchanged for its result; sums at the end."""
-    found: list[Step] = []
-    for i, branch in enumerate(branches):
-        steps = branch.steps(signal, frozen=frozen)
-        if steps is None:
-            return None
-        last = i == len(branches) - 1
-        found.extend(steps if last else (Branch("push"), *steps, Branch("swap")))
-    return (*found, *[Branch("add")] * (len(branches) - 1)) if branches else None
 
 
 def _continuing(cov: Covariance, done: Covariance) -> Covariance:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 
 from widescape.arch.affine import Affine, Parameterization
 from widescape.arch.base import Layer, Params
-from widescape.arch.covariance import Covariance, Level
+from widescape.arch.covariance import Covariance, Level, gap_of_sum
 from widescape.arch.fused_program import Convolve, Step
 from widescape.arch.spec import Signal, finite_only, rebuild, scale
-from widescape.arch.windows import AxisWindows, Padding, add_up, sizes, two_axes, windows_of
-from widescape.core import checks
+from widescape.arch.windows import AxisWindows, Padding, Windowed, add_up, two_axes
 from widescape.core.errors import ShapeError
 from widescape.duals.angle import safe_sqrt
 
@@ -22,28 +21,25 @@ _PATCH_BYTES = 2**26
 _DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
-class _Windowed(Affine):
-    """What both convolutions share: windows over the positions of examples (*S, c)."""
+@dataclass(frozen=True)
+class _Convolution(Windowed, Affine):
+    """What both convolutions share: their fields, and the limit of sums over windows."""
 
+    sized_by = "filter"
     pair_flops = 40
-    filter: tuple[int, ...]
-    strides: tuple[int, ...] | None
-    padding: Padding
+
+    width: int = finite_only()
+    filter: tuple[int, ...] = (3, 3)
+    strides: tuple[int, ...] | None = None
+    padding: Padding = "SAME"
+    w_std: float = scale(1.0)
+    b_std: float | None = scale(None)
+    param: Parameterization = "ntk"
+    base_width: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        object.__setattr__(self, "filter", sizes(self.filter, "filter", name))
-        if self.strides is not None:
-            object.__setattr__(self, "strides", sizes(self.strides, "strides", name))
-            if len(self.steps_along) != len(self.filter):
-                raise ValueError(f"{name}: {len(self.steps_along)} strides for a filter of {len(self.filter)} axes.")
-        checks.choice(self.padding, "padding", Padding)
-
-    @property
-    def steps_along(self) -> tuple[int, ...]:
-        """The stride along each axis."""
-        return (1,) * len(self.filter) if self.strides is None else self.strides
+        self.check_windows()
 
     @property
     def window_size(self) -> int:
@@ -57,17 +53,13 @@ class _Windowed(Affine):
         steps = "" if max(self.steps_along) == 1 else f", strides {'x'.join(map(str, self.steps_along))}"
         return f"{type(self).__name__} {size}{steps}, {self.padding}"
 
-    def windows(self, signal: Signal) -> tuple[AxisWindows, ...]:
-        """The windows along each axis of this signal."""
-        return windows_of(signal.shape[:-1], self.filter, self.steps_along, self.padding, type(self).__name__)
-
     def with_hidden_width(self, width: int, *, is_last: bool = True) -> Layer:
         wide: Layer = self if is_last else rebuild(self, {"width": width})
         return wide
 
     def out(self, signal: Signal) -> Signal:
         self.check_base(signal)
-        return Signal((*(own.num_windows for own in self.windows(signal)), self.width), self.base_width)
+        return Signal((*self.positions_after(signal), self.width), self.base_width)
 
     def carried(self, after: Level, signal: Signal) -> Level:
         return max(after, Level.POSITIONS)
@@ -82,18 +74,11 @@ class _Windowed(Affine):
         return tuple(kinds)
 
     def limit(self, cov: Covariance) -> Covariance:
-        windows = self.windows(cov.signal)
-        for axis, own in enumerate(windows):
+        after = Signal((*self.positions_after(cov.signal), 1), self.base_width)
+        for axis, own in enumerate(self.windows(cov.signal)):
             cov = filtered(cov, axis, own)
-        mean = cov.replace(
-            nngp=cov.nngp / self.window_size,
-            complement=cov.complement / self.window_size,
-            var1=cov.var1 / self.window_size,
-            var2=cov.var2 / self.window_size,
-            ntk=None if cov.ntk is None else cov.ntk / self.window_size,
-        )
-        shape = tuple(own.num_windows for own in windows)
-        return self.weighted(mean).replace(signal=Signal((*shape, 1), self.base_width))
+        mean = cov.scaled(lambda moment: moment / self.window_size)
+        return self.weighted(mean).replace(signal=after)
 
     def check_filter(self, h: jax.Array, in_channels: int) -> None:
         """Refuse examples that do not fit the weights."""
@@ -105,7 +90,7 @@ class _Windowed(Affine):
 
 
 @dataclass(frozen=True)
-class Conv(_Windowed):
+class Conv(_Convolution):
     """A convolution with a bias or none, in one, two or three dimensions: examples (*S, c), channels last.
 
     The parameterizations are those of `Dense`, with n and N the channels times the positions of the filter. Positions
@@ -124,15 +109,6 @@ class Conv(_Windowed):
     Source: novak2019bayesian, arora2019exact.
     """
 
-    width: int = finite_only()
-    filter: tuple[int, ...] = (3, 3)
-    strides: tuple[int, ...] | None = None
-    padding: Padding = "SAME"
-    w_std: float = scale(1.0)
-    b_std: float | None = scale(None)
-    param: Parameterization = "ntk"
-    base_width: int | None = None
-
     def steps(self, signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
         if len(self.filter) > 2 or max(self.steps_along) > 1 or (self.padding == "VALID" and self.window_size > 1):
             return None
@@ -149,10 +125,10 @@ class Conv(_Windowed):
         dtype = jnp.promote_types(h.dtype, params["w"].dtype)
         h, w = h.astype(dtype), params["w"].astype(dtype)
         self.check_filter(h, w.shape[-2])
-        windows = self.windows(signal)
+        windows, positions = self.windows(signal), self.positions_after(signal)
         if jax.default_backend() == "cpu" and h.size * self.window_size * h.dtype.itemsize <= _PATCH_BYTES:
             # The CPU compiler is slow with convolutions in loops and with weights that differ between members.
-            z = _patches(h, windows).reshape(h.shape[0], *(own.num_windows for own in windows), -1)
+            z = _patches(h, windows).reshape(h.shape[0], *positions, -1)
             return self.scaled(z @ w.reshape(-1, w.shape[-1]), params, w.shape[-2], signal)
         padded, edges = _padded(h, windows)
         z = jax.lax.conv_general_dilated(
@@ -162,7 +138,7 @@ class Conv(_Windowed):
 
 
 @dataclass(frozen=True)
-class LocalConv(_Windowed):
+class LocalConv(_Convolution):
     """A convolution whose weights and biases are drawn for each position anew: locally connected.
 
     Positions of its output are independent; elsewhere it is like `Conv`, with the same arguments.
@@ -170,27 +146,17 @@ class LocalConv(_Windowed):
     Source: novak2019bayesian.
     """
 
-    width: int = finite_only()
-    filter: tuple[int, ...] = (3, 3)
-    strides: tuple[int, ...] | None = None
-    padding: Padding = "SAME"
-    w_std: float = scale(1.0)
-    b_std: float | None = scale(None)
-    param: Parameterization = "ntk"
-    base_width: int | None = None
-
     def parameters(self, key: jax.Array, signal: Signal, dtype: Any) -> Params:
-        positions = tuple(own.num_windows for own in self.windows(signal))
+        positions = self.positions_after(signal)
         shape = (*positions, *self.filter, signal.shape[-1], self.width)
         return self.drawn_weights(key, signal, shape, (*positions, self.width), dtype)
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         w, axes = params["w"], len(self.filter)
         self.check_filter(h, w.shape[-2])
-        windows = self.windows(signal)
-        if w.shape[:axes] != tuple(own.num_windows for own in windows):
+        if w.shape[:axes] != self.positions_after(signal):
             raise ShapeError(f"LocalConv holds weights for {w.shape[:axes]} positions; examples give another number.")
-        patches = _patches(h, windows)
+        patches = _patches(h, self.windows(signal))
         flat = w.reshape(*w.shape[:axes], -1, *w.shape[-2:])
         space = "xyz"[:axes]
         return self.scaled(jnp.einsum(f"n{space}fc,{space}fco->n{space}o", patches, flat), params, w.shape[-2], signal)
@@ -223,17 +189,14 @@ def filtered(cov: Covariance, axis: int, windows: AxisWindows) -> Covariance:
     first = windows.taps(cov.var1, axis)
     second = windows.taps(cov.var2, axis, wrap=wrap)
     second = [_kept(tap, mask, axis, axes, 1) for tap, mask in zip(second, masks2, strict=True)]
-    nngp, pair = pairs(cov.nngp), cov.pair
-    minus = pairs(cov.complement if cov.positive else pair.minus)
-    if not cov.positive:
-        minus = jnp.where(nngp < 0, pairs(pair.plus), minus)
+    nngp = pairs(cov.nngp)
     moved = cov.replace(
         nngp=nngp,
         ntk=None if cov.ntk is None else pairs(cov.ntk),
         var1=add_up(first),
         var2=add_up(second),
     )
-    moved = moved.replace(complement=minus + moved.bend(first, second))
+    moved = moved.replace(complement=gap_of_sum(nngp, pairs, cov) + moved.bend(first, second))
     return jax.lax.optimization_barrier(moved)  # fused with what follows, every term would be computed several times
 
 

@@ -1,24 +1,18 @@
-"""The state that an infinite-width limit carries through an architecture, and its start at the input."""
+"""The state that an infinite-width limit carries through an architecture."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from widescape.arch.spec import Signal
 from widescape.arch.windows import add_up
-from widescape.core.errors import NonFiniteError
 from widescape.duals import Pair
 from widescape.duals.angle import safe_sqrt
-
-NEAR = {"float64": 1e-3, "float32": 1e-2}
-"""1 - |cosine| below which it is found from the difference of the normalized examples, not from their product."""
-_CHUNK = 2**20  # entries of the differences formed at once
 
 
 class Level(IntEnum):
@@ -66,7 +60,18 @@ FLAT = Layout()
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["nngp", "complement", "var1", "var2", "ntk", "errors", "shifts", "known"],
-    meta_fields=["sources", "signal", "layout", "gaussian", "mean_zero", "positive", "origins", "draws", "frozen"],
+    meta_fields=[
+        "sources",
+        "signal",
+        "layout",
+        "gaussian",
+        "mean_zero",
+        "positive",
+        "origins",
+        "draws",
+        "frozen",
+        "abstract",
+    ],
 )
 @dataclasses.dataclass(frozen=True)
 class Covariance:
@@ -93,6 +98,7 @@ class Covariance:
         origins: the random layers that the signal depends on directly, numbered; branches that share one are dependent.
         draws: random layers so far.
         frozen: whether parameters of the layers that act now are held fixed.
+        abstract: whether only what is known without numbers is asked for.
     """
 
     nngp: jax.Array
@@ -112,6 +118,7 @@ class Covariance:
     origins: frozenset[int]
     draws: int
     frozen: bool
+    abstract: bool = False
 
     @classmethod
     def of_input(cls, block: "InputBlock", signal: Signal, *, ntk: bool, layout: Layout = FLAT) -> "Covariance":
@@ -173,6 +180,16 @@ class Covariance:
             nngp=pair.q12, complement=pair.complement, var1=w2 * self.var1 + b2, var2=w2 * self.var2 + b2
         )
 
+    def scaled(self, factor: Callable[[jax.Array], jax.Array]) -> "Covariance":
+        """The state with every moment multiplied by the same number, which `factor` does to an array."""
+        return self.replace(
+            nngp=factor(self.nngp),
+            complement=factor(self.complement),
+            var1=factor(self.var1),
+            var2=factor(self.var2),
+            ntk=None if self.ntk is None else factor(self.ntk),
+        )
+
     def drawn(self, **changes: Any) -> "Covariance":
         """The state after a layer with independent random weights of mean zero."""
         return self.replace(
@@ -188,15 +205,12 @@ class Covariance:
         first = [part.var1 for part in parts]
         second = [part.var2 for part in parts]
         nngp = add_up([part.nngp for part in parts])
-        minus = add_up([part.complement if part.positive else part.pair.minus for part in parts])
+        gap = gap_of_sum(nngp, lambda *gaps: add_up(gaps), *parts)
         positive = all(part.positive for part in parts)
-        if not positive:
-            plus = add_up([part.pair.plus for part in parts])
-            minus = jnp.where(nngp < 0, plus, minus)
         ntks = [part.ntk for part in parts if part.ntk is not None]
         ntk = add_up(ntks) if ntks else None
         moved = self.replace(nngp=nngp, ntk=ntk, var1=add_up(first), var2=add_up(second), positive=positive)
-        return moved.replace(complement=minus + moved.bend(first, second))
+        return moved.replace(complement=gap + moved.bend(first, second))
 
     def bend(self, first: Sequence[jax.Array], second: Sequence[jax.Array]) -> jax.Array:
         """R r' |w - w'|^2 / 2 for variances that add up to those of this state: what sums add to the complement."""
@@ -209,10 +223,7 @@ class Covariance:
         return self.first(root1) * self.second(root2) * (add_up(squares) / 2)
 
     def pooled(self, nngp: jax.Array, ntk: jax.Array | None, signal: Signal, kind: str) -> "Covariance":
-        """The state after positions were mixed, whose variances are not found from variances.
-
-        The complement is a difference here, and zero below rounding: so equal examples stay equal.
-        """
+        """The state after positions were mixed, whose variances are not found from variances."""
         moved = self.replace(nngp=nngp, ntk=ntk, signal=signal, shifts=())
         if kind == "flat":
             moved = moved.replace(layout=Layout(each=self.layout.each))
@@ -223,8 +234,7 @@ class Covariance:
             (var1, var2), known = self.known[0], self.known[1:]
         moved = moved.replace(var1=var1, var2=var2, known=known)
         product = moved.first(safe_sqrt(var1)) * moved.second(safe_sqrt(var2))
-        rest = product - jnp.abs(nngp)
-        return moved.replace(complement=jnp.where(rest > 8 * jnp.finfo(rest.dtype).eps * product, rest, 0))
+        return moved.replace(complement=difference(product, nngp))
 
     def flattened(self) -> "Covariance":
         """The state of one vector per example: means over equal positions, whose weights are independent."""
@@ -237,9 +247,7 @@ class Covariance:
             return jnp.mean(a, axis=axes)
 
         nngp, var1, var2 = (mean(a) for a in (cov.nngp, cov.var1, cov.var2))
-        minus = mean(cov.complement if cov.positive else cov.pair.minus)
-        if not cov.positive:
-            minus = jnp.where(nngp < 0, mean(cov.pair.plus), minus)
+        gap = gap_of_sum(nngp, mean, cov)
         root1, root2 = safe_sqrt(var1), safe_sqrt(var2)
         ahead = (None,) * len(axes)
         weight1, weight2 = (
@@ -253,7 +261,7 @@ class Covariance:
             ntk=None if cov.ntk is None else mean(cov.ntk),
             layout=Layout(each=cov.layout.each),
         )
-        return flat.replace(complement=minus + flat.first(root1) * flat.second(root2) * apart)
+        return flat.replace(complement=gap + flat.first(root1) * flat.second(root2) * apart)
 
     def _at_equal_positions(self) -> "Covariance":
         axes = self.layout.axes
@@ -263,6 +271,35 @@ class Covariance:
             ntk=None if self.ntk is None else equal_positions(self.ntk, axes),
             layout=self.layout._replace(kind="positions"),
         )
+
+
+def gap_of_sum(nngp: jax.Array, total: Callable[..., jax.Array], *parts: Covariance) -> jax.Array:
+    """The complement of a sum over independent parts with covariance `nngp`, up to what `Covariance.bend` adds.
+
+    It is the sum of sqrt(q q') - k of the parts, or of sqrt(q q') + k where the sum of k is negative.
+
+    Args:
+        nngp: the sum of the covariances.
+        total: adds up arrays, one of each part.
+        parts: the states of the parts; one alone if `total` sums over its entries.
+    """
+    minus = total(*(part.complement if part.positive else part.pair.minus for part in parts))
+    if all(part.positive for part in parts):
+        return minus
+    return jnp.where(nngp < 0, total(*(part.pair.plus for part in parts)), minus)
+
+
+def difference(product: Any, nngp: Any) -> jax.Array:
+    """The complement sqrt(q q') - |k| by subtraction, zero below rounding: so equal examples stay equal.
+
+    Where it is small it has few digits; it is for places to which no better one is carried.
+
+    Args:
+        product: sqrt(q q').
+        nngp: k.
+    """
+    rest = product - abs(nngp)
+    return jnp.where(rest > 8 * jnp.finfo(rest.dtype).eps * product, rest, 0)
 
 
 def equal_positions(pairs: jax.Array, axes: int) -> jax.Array:
@@ -281,77 +318,3 @@ class InputBlock(NamedTuple):
     var2: Any
     shifts: tuple[Any, ...] = ()
     known: tuple[Any, ...] = ()
-
-
-def variances(x: np.ndarray) -> np.ndarray:
-    """|x_i|^2 / d of flattened rows, (n,); summed row by row, so equal rows get equal results.
-
-    Raises:
-        NonFiniteError: a product of variances would overflow.
-    """
-    rows = x.reshape(len(x), -1)
-    step = max(1, _CHUNK // rows.shape[1])
-    with np.errstate(over="ignore"):
-        parts = [np.square(rows[i : i + step]).sum(axis=1) for i in range(0, len(rows), step)]
-    var = np.concatenate(parts) / rows.shape[1]
-    if var.max() > np.finfo(rows.dtype).max ** 0.5 / 1e3:
-        raise NonFiniteError(f"inputs are so large that products of variances overflow in {rows.dtype}; scale them.")
-    return var
-
-
-def input_block(x1: np.ndarray, x2: np.ndarray | None, var1: np.ndarray, var2: np.ndarray) -> InputBlock:
-    """<x, x'>/d of all pairs and its complement, by one matrix product of normalized examples.
-
-    For nearly parallel or antiparallel pairs the cosine is found from the difference or the sum of the two, so the
-    complement has full accuracy where it is small. With `x2` None the block is symmetric and its diagonal exact.
-    """
-    unit1 = _normalized(x1, var1)
-    unit2 = unit1 if x2 is None else _normalized(x2, var2)
-    cosine = unit1 @ unit2.T
-    complement = 1 - np.abs(cosine)
-    left, right = np.nonzero(complement < NEAR[str(cosine.dtype)])
-    step = max(1, _CHUNK // unit1.shape[1])
-    for start in range(0, len(left), step):
-        i, j = left[start : start + step], right[start : start + step]
-        sign = np.sign(cosine[i, j])
-        difference = unit1[i] - sign[:, None] * unit2[j]
-        complement[i, j] = np.square(difference, out=difference).sum(axis=1) / 2
-        cosine[i, j] = sign * (1 - complement[i, j])
-    product = np.sqrt(var1)[:, None] * np.sqrt(var2)[None, :]
-    cosine *= product
-    complement *= product
-    if x2 is None:
-        np.fill_diagonal(cosine, var1)
-        np.fill_diagonal(complement, 0)
-    return InputBlock(cosine, complement, var1, var2)
-
-
-def _normalized(x: np.ndarray, var: np.ndarray) -> np.ndarray:
-    """Flattened rows divided by their norms; zero rows stay zero."""
-    rows = x.reshape(len(x), -1)
-    norm = np.sqrt(var * rows.shape[1])
-    return rows / np.where(norm > 0, norm, 1)[:, None]
-
-
-@jax.jit
-def traced_input_block(x1: jax.Array, x2: jax.Array | None) -> InputBlock:
-    """The same moments as JAX operations, always from differences; differentiable in x1 and x2."""
-    rows1 = x1.reshape(x1.shape[0], -1)
-    rows2 = rows1 if x2 is None else x2.reshape(x2.shape[0], -1)
-    features = rows1.shape[1]
-    var1, var2 = (jnp.sum(rows**2, axis=1) / features for rows in (rows1, rows2))
-    unit1, unit2 = (_traced_unit(rows, var) for rows, var in ((rows1, var1), (rows2, var2)))
-    nngp = jnp.matmul(rows1, rows2.T, precision="highest") / features
-
-    def complement(example: tuple[jax.Array, jax.Array]) -> jax.Array:
-        unit, covariance = example
-        sign = jnp.where(covariance < 0, -1.0, 1.0)
-        return jnp.sum((unit[None] - sign[:, None] * unit2) ** 2, axis=1) / 2
-
-    product = safe_sqrt(var1)[:, None] * safe_sqrt(var2)[None, :]
-    return InputBlock(nngp, product * jax.lax.map(complement, (unit1, nngp)), var1, var2)
-
-
-def _traced_unit(rows: jax.Array, var: jax.Array) -> jax.Array:
-    norm = safe_sqrt(var * rows.shape[1])
-    return rows / jnp.where(norm > 0, norm, 1)[:, None]

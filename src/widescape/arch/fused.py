@@ -7,25 +7,16 @@ one starts, and memory traffic does not grow with depth. Programs are interprete
 
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from widescape.arch.fused_program import (
-    Apply,
-    Branch,
-    Convolve,
-    Pool,
-    Program,
-    Stage,
-    State,
-    Step,
-    inverse_root,
-    shape_of,
-    shifts_of,
-    split,
-)
+from widescape.arch.fused_program import Apply, Branch, Convolve, Pool, Program, Step, shifts_of, split
 from widescape.core.checks import all_finite, real_array
-from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
+from widescape.core.errors import DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from widescape.arch import fused_tracks
 
 __all__ = [
     "Apply",
@@ -41,7 +32,7 @@ __all__ = [
     "supports",
 ]
 
-_NEAR = {"float64": 1e-8, "float32": 3e-4}  # relative gaps below which first order beats a subtraction
+_HELD_BYTES = 2**27  # of tracks of a batch; larger ones are made anew for every block, at a third of its time or less
 _ACTIVATION_FLOPS = {"abrelu": 85, "erf": 80, "gelu": 100, "sine": 120, "rbf": 60}
 
 
@@ -83,8 +74,8 @@ def kernels(
     x2: np.ndarray | None = None,
     *,
     ntk: bool,
-    pooled1: list[np.ndarray] | None = None,
-    pooled2: list[np.ndarray] | None = None,
+    tracks1: list[np.ndarray] | None = None,
+    tracks2: list[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """NNGP and tangent kernels of a program, K_ij and Theta_ij averaged over positions as the program ends.
 
@@ -95,8 +86,8 @@ def kernels(
         x1: images of shape (n1, height, width, channels), in float64 or float32; the computation is in this precision.
         x2: the other images; None means x1, and then only i <= j is computed.
         ntk: whether Theta is wanted.
-        pooled1: the variances that `own` returned for x1; computed where it is None and the program pools.
-        pooled2: the same for x2.
+        tracks1: the tracks that `own` returned for x1; made anew where it is None or empty.
+        tracks2: the same for x2.
 
     Returns:
         K and Theta (or None) of shape (n1, n2) in float64.
@@ -123,33 +114,28 @@ def kernels(
             f"in {first.dtype}; give both the same."
         )
     _require(program, _size(first))
-    if first.shape[2] == 1 < first.shape[1]:  # rows are what the processor's vectors run along
-        turned = None if second is None else second.swapaxes(1, 2)
-        maps = [None if p is None else [m.swapaxes(1, 2) for m in p] for p in (pooled1, pooled2)]
-        given = (_turned(program), first.swapaxes(1, 2), turned)
-        return kernels(*given, ntk=ntk, pooled1=maps[0], pooled2=maps[1])
-    one = _Tracks(program, first, own(program, first)[1] if pooled1 is None and _pools(program) else pooled1)
-    two = one
-    if second is not None:
-        two = _Tracks(program, second, own(program, second)[1] if pooled2 is None and _pools(program) else pooled2)
-    n, m = len(first), two.count
+    tables, one = _prepared(program, first, tracks1)
+    two = one if second is None else _prepared(program, second, tracks2)[1]
+    n, m = len(one), len(two)
     rows, columns = np.triu_indices(n) if second is None else (a.ravel() for a in np.indices((n, m)))
     result = np.empty((2, n, m))
-    result[:, rows, columns] = values = one.run(two, np.stack([rows, columns], 1).astype(np.int64), ntk=ntk)
+    result[:, rows, columns] = values = tables.run(one, two, np.stack([rows, columns], 1).astype(np.int64), ntk=ntk)
     if second is None:
         result[:, columns, rows] = values
     return result[0], result[1] if ntk else None
 
 
 def own(program: Program, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The NNGP variance of each image, and the variances of its positions after each pooling.
+    """The NNGP variance of each image, and its tracks, so that `kernels` need not make them for every block.
 
     Args:
         program: the steps.
         x: images of shape (n, height, width, channels).
 
     Returns:
-        The output variances of shape (n,), and an array of shape (n, height', width') for each `Pool`, in float64.
+        The output variances of shape (n,) in float64, and a list of the tracks of shape (n, entries) in the precision
+        of x: what `kernels` reads of an image, made of the variances of its positions behind each step. The list is
+        empty where they take more than 128 MiB.
 
     Raises:
         NotImplementedError, ShapeError, DtypeError, ValueError, NonFiniteError: as for `kernels`.
@@ -158,172 +144,49 @@ def own(program: Program, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     >>> round(own(Program((Apply("abrelu", 0.0, 1.0), Pool((2, 2))), "mean"), x)[0].item(), 12)  # with numba
     4.5
     """
+    from widescape.arch import fused_tracks
+
     images = _images(x, "x")
     _require(program, _size(images))
-    if images.shape[2] == 1 < images.shape[1]:
-        variances, maps = own(_turned(program), images.swapaxes(1, 2))
-        return variances, [m.swapaxes(1, 2) for m in maps]
-    if not _pools(program):
-        tracks = _Tracks(program, images, None)
-        diagonal = np.repeat(np.arange(len(images))[:, None], 2, 1)
-        return tracks.run(tracks, diagonal, ntk=False)[0], []
-    results = [_own_of_one(program, images[i : i + 1]) for i in range(len(images))]
-    maps = [np.concatenate(each) for each in zip(*(m for _, m in results), strict=True)]
-    return np.array([variance for variance, _ in results]), maps
+    tables, images = _tables(program, images)
+    held = _track_bytes(tables, len(images)) <= _HELD_BYTES
+    variances, tracks = fused_tracks.own(tables, images, held=held)
+    return variances, [] if tracks is None else [tracks]
 
 
-class _Tables:
-    """What compiled code reads of a program on images of one size, apart from the examples."""
-
-    def __init__(self, program: Program, size: tuple[int, int]) -> None:
-        self.shifts = shifts_of(program, size)
-        self.parts = list(split(program))
-        self.shapes, self.tables = [], []
-        for g, (steps, pool) in enumerate(self.parts):
-            self.shapes.append(shape_of(steps, size))
-            table = np.full((1, 1), -1, np.int64)
-            if pool is not None:
-                size = (size[0] // pool.window[0], size[1] // pool.window[1])
-                table = np.full(size, -1, np.int64)
-                table[tuple(self.shifts[g + 1].T)] = np.arange(len(self.shifts[g + 1]))
-            self.tables.append(table)
-        positions = size[0] * size[1]
-        self.divisor = float(positions**2 if program.end == "mean" else positions)
-
-    def scale(self, g: int) -> float:
-        """What each entry of a plane counts in the pooling behind stage `g`."""
-        pool = self.parts[g][1]
-        return 0.0 if pool is None else pool.scale / (pool.window[0] * pool.window[1]) ** 2
-
-    def planes(self, g: int) -> int:
-        """The entries of all planes that come into stage `g`; none come into the first."""
-        return len(self.shifts[g]) * self.shapes[g].height * self.shapes[g].width if 0 < g < len(self.parts) else 0
-
-    def numbers(self, g: int, stage: Stage, end: State) -> list[int]:
-        """The first fifteen numbers that describe a stage."""
-        shape, pool = self.shapes[g], self.parts[g][1]
-        window = (0, 0) if pool is None else pool.window
-        described = [*shape, shape.stride, shape.margin, shape.track, len(stage.tracks), stage.channels]
-        return [*described, stage.root(end), int(end.signed), *window]
+def held_bytes(program: Program, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """What the tracks that `own` returns take for images of a shape (n, height, width, channels)."""
+    tables, _ = _tables(program, np.broadcast_to(np.zeros((), dtype), shape))
+    needed = _track_bytes(tables, shape[0])
+    return needed if needed <= _HELD_BYTES else 0
 
 
-def _stage_of(tables: _Tables, g: int, start: np.ndarray, *, signed: bool, near: float) -> tuple[Stage, State]:
-    """Stage `g` with the tracks of some examples, from their pixels (g = 0) or pooled variances."""
-    stage = Stage(tables.shapes[g], near)
-    state = State(start, signed)
-    if g == 0:
-        stage.channels = start.shape[3]
-        state = State((start**2).mean(3), signed=True)
-        stage.root(state)
-        scale = inverse_root((start**2).sum(3))
-        for c in range(stage.channels):
-            stage.track(start[..., c] * scale)
-    else:
-        stage.root(state)
-    return stage, stage.take(state, tables.parts[g][0])
+def _track_bytes(tables: "fused_tracks.Tables", n: int) -> int:
+    return n * tables.entries * tables.dtype.itemsize
 
 
-class _Tracks:
-    """The tracks of some examples through a program, beside the program as tables of numbers."""
+def _prepared(
+    program: Program, x: np.ndarray, held: list[np.ndarray] | None
+) -> tuple["fused_tracks.Tables", np.ndarray]:
+    """A program in numbers, and the tracks of some images."""
+    from widescape.arch import fused_tracks
 
-    def __init__(self, program: Program, x: np.ndarray, pooled: list[np.ndarray] | None) -> None:
-        self.count, self.dtype = len(x), x.dtype
-        self.tables = tables = _Tables(program, _size(x))
-        starts = [np.asarray(x, np.float64), *(np.asarray(p, np.float64) for p in pooled or [])]
-        described, self.depth, buffers = [], 0, []
-        steps, scalars = [], []
-        signed, at = True, np.zeros(5, int)
-        for g, start in enumerate(starts):
-            stage, end = _stage_of(tables, g, start, signed=signed, near=_NEAR[x.dtype.name])
-            signed = end.signed
-            numbers, table = tables.numbers(g, stage, end), tables.tables[g]
-            buffers += stage.tracks
-            steps += stage.steps
-            scalars += stage.scalars
-            self.depth = max(self.depth, stage.depth)
-            sizes = [len(stage.tracks) * stage.shape.track, len(stage.steps), len(tables.shifts[g])]
-            after = np.add(at, [*sizes, tables.planes(g), table.size])
-            ranges = [int(v) for k in range(3) for v in (at[k], after[k])]
-            described.append([*numbers, *ranges, int(at[3]), int(at[4]), *table.shape, int(after[3])])
-            at = after
-        with np.errstate(over="ignore"):  # found in the result
-            self.buffer = np.concatenate(buffers, axis=1).astype(x.dtype)
-        self.stages = np.array(described, np.int64)
-        self.steps, self.scalars = _step_arrays(steps, scalars, x.dtype)
-        self.entries = int(at[3])
-
-    def run(self, other: "_Tracks", pairs: np.ndarray, *, ntk: bool) -> np.ndarray:
-        """K and Theta of pairs of examples, of shape (2, pairs)."""
-        from widescape.arch.fused_planes import run_pairs
-
-        tables, dtype = self.tables, self.dtype
-        scales = np.array([tables.scale(g) for g in range(len(tables.parts))], dtype)
-        results = np.empty((2, len(pairs)))
-        run_pairs(
-            self.buffer,
-            other.buffer,
-            pairs,
-            self.stages,
-            self.steps,
-            self.scalars,
-            np.concatenate(tables.shifts),
-            np.concatenate([t.ravel() for t in tables.tables]),
-            scales,
-            *_work(tables, self.stages, self.depth, dtype),
-            np.zeros((2, self.entries), dtype),
-            ntk,
-            results,
-        )
-        results /= tables.divisor
-        if not np.isfinite(results).all():
-            raise NonFiniteError("The kernels overflow; scale the images, or the weights of the program, down.")
-        return results
+    tables, images = _tables(program, x)
+    return tables, held[0] if held else fused_tracks.tracks_of(tables, images)
 
 
-def _own_of_one(program: Program, x: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """The variance of one image, and its maps of variances after each pooling."""
-    from widescape.arch.fused_planes import run_stage
+def _tables(program: Program, x: np.ndarray) -> tuple["fused_tracks.Tables", np.ndarray]:
+    """A program in numbers, and the images as it takes them: turned where the rows have one position only."""
+    from widescape.arch import fused_tracks
 
-    tables, dtype = _Tables(program, _size(x)), x.dtype
-    start, signed, maps = np.asarray(x, np.float64), True, []
-    pooled = np.zeros((2, 0), dtype)
-    sums = (0.0, 0.0)
-    for g in range(len(tables.parts)):
-        stage, end = _stage_of(tables, g, start, signed=signed, near=_NEAR[dtype.name])
-        signed = end.signed
-        described = np.array([tables.numbers(g, stage, end)], np.int64)
-        track = np.concatenate(stage.tracks, axis=1)[0].astype(dtype)
-        out = np.zeros((2, tables.planes(g + 1)), dtype)
-        scale = dtype.type(tables.scale(g))
-        arrays = _step_arrays(stage.steps, stage.scalars, dtype)
-        given = (tables.shifts[g], tables.tables[g], scale, (pooled[0], pooled[1]), (out[0], out[1]))
-        sums = run_stage(
-            track, track, described[0], *arrays, *given, *_work(tables, described, stage.depth, dtype), False
-        )
-        if tables.parts[g][1] is not None:
-            shape = tables.shapes[g + 1]
-            zero = int(tables.tables[g][0, 0])
-            planes = out[0].reshape(-1, shape.height, shape.width)
-            start = planes[zero][None].astype(np.float64)
-            maps.append(start)
-            pooled = out
-    return sums[0] / tables.divisor, maps
-
-
-def _step_arrays(steps: list[list[int]], scalars: list[list[float]], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    return np.array(steps, np.int64).reshape(-1, 14), np.array(scalars, dtype).reshape(-1, 4)
-
-
-def _work(tables: _Tables, stages: np.ndarray, depth: int, dtype: np.dtype) -> tuple[np.ndarray, int, np.ndarray]:
-    """Room for the planes (state, spare and stack, three arrays each), its unit, and room for tracks at a shift."""
-    plane = max(shape.plane for shape in tables.shapes)
-    tracks = int((stages[:, 8] * stages[:, 9]).max())
-    return np.zeros((2 + depth) * 3 * plane, dtype), plane, np.zeros((2, tracks), dtype)
+    if x.shape[2] == 1 < x.shape[1]:  # rows are what the processor's vectors run along
+        program, x = _turned(program), x.swapaxes(1, 2)
+    return fused_tracks.tables_of(program, _size(x), x.shape[3], x.dtype), x
 
 
 def _images(x: np.ndarray, name: str) -> np.ndarray:
     array = real_array(x, name)
-    if array.dtype.name not in _NEAR:
+    if array.dtype.name not in ("float64", "float32"):
         raise DtypeError(f"`{name}` has dtype {array.dtype}; it must be float64 or float32.")
     if array.ndim != 4 or 0 in array.shape:
         raise ShapeError(
@@ -335,10 +198,6 @@ def _images(x: np.ndarray, name: str) -> np.ndarray:
 
 def _size(x: np.ndarray) -> tuple[int, int]:
     return x.shape[1], x.shape[2]
-
-
-def _pools(program: Program) -> bool:
-    return any(isinstance(step, Pool) for step in program.steps)
 
 
 def _turned(program: Program) -> Program:

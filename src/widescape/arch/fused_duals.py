@@ -8,38 +8,28 @@ This module needs numba.
 """
 
 from collections.abc import Callable
-from math import factorial, pi
+from math import pi
 
 import numba
 import numpy as np
 from numba.extending import overload
 
 from widescape.arch.fused_program import ABRELU, ERF, GELU, RBF, SINE
+from widescape.duals.angle import angle_series, lune_series
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 
-_TERMS = 14  # of the power series of the lune, beyond rounding at a right angle
 _PIECE = 6  # terms of a polynomial that the compiler unrolls in one loop
 
 
-def _table(degree: int, scalar: type, *, lune: bool) -> tuple:
-    """Coefficients in 2 t - 1, highest first, of angle / sqrt(2 t) or of lune / sqrt(2 t)^3, in three pieces.
-
-    Here cos(angle) = 1 - t for t in [0, 1], and the lune is sin(angle) - angle cos(angle).
-    """
-    nodes = np.polynomial.chebyshev.chebpts1(degree + 1)
-    half = np.sqrt((nodes + 1) / 4)
-    values = angle = 2 * np.arcsin(half)
-    if lune:
-        powers = [(-1) ** (k + 1) * 2 * k / factorial(2 * k + 1) * angle ** (2 * k + 1) for k in range(1, _TERMS)]
-        values = np.sum(powers[::-1], axis=0)
-    series = np.polynomial.chebyshev.chebfit(nodes, values / (2 * half) ** (3 if lune else 1), degree)
-    table = tuple(scalar(c) for c in np.polynomial.chebyshev.cheb2poly(series)[::-1])
+def _table(series: tuple[float, ...], scalar: type) -> tuple:
+    """Coefficients, highest first, in three pieces."""
+    table = tuple(scalar(c) for c in series)
     return table[:_PIECE], table[_PIECE : 2 * _PIECE], table[2 * _PIECE :]
 
 
-_ANGLE64, _LUNE64 = _table(17, np.float64, lune=False), _table(16, np.float64, lune=True)
-_ANGLE32, _LUNE32 = _table(7, np.float32, lune=False), _table(6, np.float32, lune=True)  # relative errors of rounding
+_ANGLE64, _LUNE64 = _table(angle_series(17), np.float64), _table(lune_series(16), np.float64)
+_ANGLE32, _LUNE32 = _table(angle_series(7), np.float32), _table(lune_series(6), np.float32)  # to relative rounding
 
 
 @compiled
@@ -74,7 +64,7 @@ def _polynomial(wide: tuple, narrow: tuple) -> Callable:
 
 
 def _angle(s: float) -> float:
-    """The angle over sqrt(2 t) at s = 2 t - 1."""
+    """The angle over sqrt(2 t) at s = 2 t - 1, as in ``duals.angle``."""
     raise NotImplementedError  # compiled code takes the overload
 
 
@@ -88,42 +78,34 @@ overload(_lune)(_polynomial(_LUNE64, _LUNE32))
 
 
 @compiled
-def _abrelu_positive(work, x, y, at, even, odd):  # type: ignore[no-untyped-def]
-    """The dual of a min(x, 0) + b max(x, 0) at covariances that are not negative."""
-    n, minus, _, theta, r, g, s, h = at
+def _abrelu(work, x, y, at, plus, theta, even, odd):  # type: ignore[no-untyped-def]
+    """The dual of a min(x, 0) + b max(x, 0).
+
+    `plus` is None where no covariance is negative, and `theta` where no tangent kernel is wanted: then the code that
+    is compiled has no trace of them.
+    """
+    n, minus, r, g, s, h = at
     zero, one, two = work.dtype.type(0), work.dtype.type(1), work.dtype.type(2)
     turn = work.dtype.type(2 / pi)
     for i in range(n):
         product, low = x[r + i] * y[s + i], work[minus + i]
-        t = low * (x[g + i] * y[h + i])
-        t = t if product > zero else one
-        d = two * t
-        root = np.sqrt(d)
-        angle = root * _angle(d - one)
-        folded = low - turn * product * (d * root * _lune(d - one))
-        work[theta + i] *= even * (one - turn * angle) + odd
-        work[minus + i] = even * folded + odd * low
-
-
-@compiled
-def _abrelu_signed(work, x, y, at, even, odd):  # type: ignore[no-untyped-def]
-    """The dual of a min(x, 0) + b max(x, 0) at any covariance."""
-    n, minus, plus, theta, r, g, s, h = at
-    zero, one, two = work.dtype.type(0), work.dtype.type(1), work.dtype.type(2)
-    turn = work.dtype.type(2 / pi)
-    for i in range(n):
-        product, low, high = x[r + i] * y[s + i], work[minus + i], work[plus + i]
-        complement = min(low, high)
+        complement = low
+        if plus is not None:
+            high = work[plus + i]
+            complement = min(low, high)
         t = complement * (x[g + i] * y[h + i])
         t = t if product > zero else one
         d = two * t
         root = np.sqrt(d)
-        slope = one - turn * root * _angle(d - one)
-        slope = slope if low <= high else -slope
+        if theta is not None:
+            slope = one - turn * (root * _angle(d - one))
+            if plus is not None:
+                slope = slope if low <= high else -slope
+            work[theta + i] *= even * slope + odd
         folded = complement - turn * product * (d * root * _lune(d - one))
-        work[theta + i] *= even * slope + odd
         work[minus + i] = even * folded + odd * low
-        work[plus + i] = even * (two * product - folded) + odd * high
+        if plus is not None:
+            work[plus + i] = even * (two * product - folded) + odd * high
 
 
 @compiled
@@ -186,7 +168,7 @@ def _smooth(kind, signed, work, x, y, at, scalars):  # type: ignore[no-untyped-d
 
 
 @compiled
-def apply_dual(kind, signed, work, x, y, at, scalars):  # type: ignore[no-untyped-def]
+def apply_dual(kind, signed, ntk, work, x, y, at, scalars):  # type: ignore[no-untyped-def]
     """Any of the duals on one block of a plane.
 
     `at` holds the block's length, the offsets of minus, plus and theta in `work`, those of the root and its inverse in
@@ -195,10 +177,41 @@ def apply_dual(kind, signed, work, x, y, at, scalars):  # type: ignore[no-untype
     if kind == ABRELU:
         cast = work.dtype.type
         even, odd = cast(((scalars[1] - scalars[0]) / 2) ** 2), cast(((scalars[0] + scalars[1]) / 2) ** 2)
-        if signed:
-            _abrelu_signed(work, x, y, at[:8], even, odd)
+        own, plus, theta = (at[0], at[1], *at[4:8]), at[2], at[3]
+        if signed and ntk:
+            _abrelu(work, x, y, own, plus, theta, even, odd)
+        elif signed:
+            _abrelu(work, x, y, own, plus, None, even, odd)
+        elif ntk:
+            _abrelu(work, x, y, own, None, theta, even, odd)
         else:
-            _abrelu_positive(work, x, y, at[:8], even, odd)
+            _abrelu(work, x, y, own, None, None, even, odd)
     else:
         scalars64 = (np.float64(scalars[0]), np.float64(scalars[1]), np.float64(scalars[2]), np.float64(scalars[3]))
         _smooth(kind, signed, work, x, y, at, scalars64)
+
+
+@compiled
+def _radial_slope(kind, a, b, c, q):  # type: ignore[no-untyped-def]
+    """E[Z^2 phi'(sqrt(q) Z)^2] of erf, gelu or sine: the second derivative of E[phi(r Z) phi(s Z)] by r and s."""
+    if kind == ERF:
+        return 4 * a * a * b * b / (pi * (1 + 4 * b * b * q) ** 1.5)
+    if kind == GELU:
+        d2, v = 1 + 2 * q, 1 / (1 + q)
+        d = np.sqrt(d2)
+        return 0.25 + (np.arctan2(q, d) + q * (2 * v * (1 + 2 * v + 1 / d2) + 3 / d2**2) / d) / (2 * pi)
+    return a * a * b * b / 2 * (1 + np.cos(2 * c) * (1 - 4 * b * b * q) * np.exp(-2 * b * b * q))
+
+
+@compiled
+def own_moments(kind, a, b, c, q, variance, slope):  # type: ignore[no-untyped-def]
+    """Set E[phi(u)^2] for Gaussian u of variances q, and where phi is smooth E[Z^2 phi'(sqrt(q) Z)^2]."""
+    for i in range(q.size):
+        if kind == ABRELU:
+            variance[i] = (a * a + b * b) / 2 * q[i]
+        elif kind == RBF:
+            variance[i] = 1
+        else:
+            root = np.sqrt(q[i])
+            variance[i] = _moments(kind, a, b, c, q[i], 0.0, 2 * q[i], root, root)[0]
+            slope[i] = _radial_slope(kind, a, b, c, q[i])

@@ -10,21 +10,6 @@ import numpy as np
 from widescape.arch.fused_duals import compiled
 
 
-class Layout(NamedTuple):
-    """Where positions lie in a plane and in a track; all numbers count entries, rows or columns."""
-
-    height: int
-    width: int
-    low0: int
-    high0: int
-    low1: int
-    high1: int
-    stride: int
-    margin: int
-    track: int
-    plane: int
-
-
 class Sides(NamedTuple):
     """The tracks of the two images at the plane's shift of columns, and the plane's two blocks of rows.
 
@@ -38,24 +23,17 @@ class Sides(NamedTuple):
 
 
 @compiled
-def layout_of(stage, plane):  # type: ignore[no-untyped-def]
-    """The layout of a stage from its row of numbers."""
-    return Layout(stage[0], stage[1], stage[2], stage[3], stage[4], stage[5], stage[6], stage[7], stage[8], plane)
-
-
-@compiled
 def roll(stored, out, where, tracks, shift, second):  # type: ignore[no-untyped-def]
     """Tracks as the planes of a column shift hold them: the columns before the cut, then those behind it."""
-    border = where.low1 + where.high1
     first = where.width - shift
     starts = (shift, 0) if second else (0, first)
     rows = where.height + where.low0 + where.high0
     for k in range(tracks):
         for i in range(rows):
             row = k * where.track + where.margin + i * where.stride
-            split = row + first + border
-            out[row:split] = stored[row + starts[0] : row + starts[0] + first + border]
-            out[split : split + shift + border] = stored[row + starts[1] : row + starts[1] + shift + border]
+            split = row + first + where.margin
+            out[row:split] = stored[row + starts[0] : row + starts[0] + first + where.margin]
+            out[split : split + shift + where.margin] = stored[row + starts[1] : row + starts[1] + shift + where.margin]
 
 
 @compiled

@@ -23,14 +23,13 @@ from widescape.arch.fused_filters import (
     fill_rows,
     filter_minus,
     filter_theta,
-    layout_of,
     mix_one,
     mix_start,
     offsets,
     roll,
     set_blocks,
 )
-from widescape.arch.fused_program import ADD, APPLY, CONVOLVE, PUSH, SWAP
+from widescape.arch.fused_program import ADD, APPLY, CONVOLVE, PUSH, SWAP, Shape
 
 _summing = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 
@@ -76,13 +75,13 @@ def _tangent(work, base, where, sides, root, signed, gain, shift):  # type: igno
 
 
 @compiled
-def _apply(work, base, where, sides, step, scalars):  # type: ignore[no-untyped-def]
+def _apply(work, base, where, sides, step, scalars, ntk):  # type: ignore[no-untyped-def]
     plane = np.uint64(where.plane)
     for k in range(2):
         n, o, _, _, p, q, r, g, s, h = offsets(where, sides, k, base, 0, (step[5], step[3], step[4]))
         _, _, _, _, u, v, _, _, _, _ = offsets(where, sides, k, base, 0, (step[6], 0, 0))
         at = (n, o, o + plane, o + plane + plane, r, g, s, h, p, q, u, v)
-        apply_dual(step[2], step[1], work, sides.x, sides.y, at, scalars)
+        apply_dual(step[2], step[1], ntk, work, sides.x, sides.y, at, scalars)
 
 
 @compiled
@@ -127,7 +126,7 @@ def run_steps(work, slots, where, sides, steps, scalars, ntk):  # type: ignore[n
             if not _convolve(work, slots[0], slots[1], where, sides, steps[k], scalars[k], ntk):
                 slots[0], slots[1] = slots[1], slots[0]
         elif op == APPLY:
-            _apply(work, slots[0], where, sides, steps[k], scalars[k])
+            _apply(work, slots[0], where, sides, steps[k], scalars[k], ntk)
         elif op == PUSH:
             depth += 1
             work[slots[1 + depth] : slots[1 + depth] + size] = work[slots[0] : slots[0] + size]
@@ -239,15 +238,22 @@ def scatter(work, base, where, sides, shift, pool, table, scale, nngp, ntk):  # 
 
 
 @compiled
-def run_stage(x, y, stage, steps, scalars, shifts, table, scale, pooled, out, work, plane, rolled, ntk):  # type: ignore[no-untyped-def]
+def _shape(stage):  # type: ignore[no-untyped-def]
+    return Shape(
+        stage[0], stage[1], stage[2], stage[3], stage[4], stage[5], stage[6], stage[7], stage[8], stage[9]
+    )  # fmt: skip
+
+
+@compiled
+def run_stage(x, y, stage, steps, scalars, shifts, table, scale, pooled, out, work, rolled, ntk):  # type: ignore[no-untyped-def]
     """All planes of a pair between two poolings.
 
     `pooled` and `out` are (nngp, ntk) of the planes that come in and, before a pooling, go out. Returns the sums over
     all positions of the planes where no pooling follows.
     """
-    where = layout_of(stage, plane)
-    tracks, channels, root, signed = stage[9], stage[10], stage[11], stage[12]
-    blocks, slots = np.zeros((2, 4), np.int64), np.arange(0, work.size, 3 * plane)
+    where = _shape(stage)
+    tracks, channels, root, signed, pool = stage[10], stage[11], stage[12], stage[13], (stage[14], stage[15])
+    blocks, slots = np.zeros((2, 4), np.int64), np.arange(0, work.size, 3 * where.plane)
     nngp, theta, positions, cut = 0.0, 0.0, where.height * where.width, 0
     first, second = x, y
     for k in range(shifts.shape[0]):
@@ -266,8 +272,8 @@ def run_stage(x, y, stage, steps, scalars, shifts, table, scale, pooled, out, wo
             load_pooled(work, slots[0], where, sides, pooled[0][a:b], pooled[1][a:b])
         run_steps(work, slots, where, sides, steps, scalars, ntk)
         _unfold(work, slots[0], where, sides, root, signed)
-        if stage[13] > 0:
-            scatter(work, slots[0], where, sides, shifts[k], (stage[13], stage[14]), table, scale, out[0], out[1])
+        if pool[0] > 0:
+            scatter(work, slots[0], where, sides, shifts[k], pool, table, scale, out[0], out[1])
         else:
             sums = totals(work, slots[0], where, sides)
             nngp += sums[0]
@@ -276,7 +282,7 @@ def run_stage(x, y, stage, steps, scalars, shifts, table, scale, pooled, out, wo
 
 
 @compiled
-def run_pairs(x, y, pairs, stages, steps, scalars, shifts, tables, scales, work, plane, rolled, pooled, ntk, results):  # type: ignore[no-untyped-def]
+def run_pairs(x, y, pairs, stages, steps, scalars, shifts, tables, scales, work, rolled, pooled, ntk, results):  # type: ignore[no-untyped-def]
     """The sums over positions for each pair of examples, through all stages.
 
     The last columns of `stages` say where the stage's tracks, steps, shifts and pooled planes begin and end.
@@ -285,14 +291,14 @@ def run_pairs(x, y, pairs, stages, steps, scalars, shifts, tables, scales, work,
         pooled[:] = 0
         for g in range(stages.shape[0]):
             stage = stages[g]
-            a, b = stage[15], stage[16]
-            c, d = stage[17], stage[18]
-            e, f = stage[19], stage[20]
-            begin, end = stage[21], stage[25]
+            a, b = stage[16], stage[17]
+            c, d = stage[18], stage[19]
+            e, f = stage[20], stage[21]
+            begin, end = stage[22], stage[26]
             after = pooled[:, end:]
-            table = tables[stage[22] : stage[22] + stage[23] * stage[24]].reshape((stage[23], stage[24]))
+            table = tables[stage[23] : stage[23] + stage[24] * stage[25]].reshape((stage[24], stage[25]))
             sums = run_stage(
                 x[pairs[p, 0], a:b], y[pairs[p, 1], a:b], stage, steps[c:d], scalars[c:d], shifts[e:f], table,
-                scales[g], (pooled[0, begin:end], pooled[1, begin:end]), (after[0], after[1]), work, plane, rolled, ntk,
+                scales[g], (pooled[0, begin:end], pooled[1, begin:end]), (after[0], after[1]), work, rolled, ntk,
             )  # fmt: skip
             results[0, p], results[1, p] = sums[0], sums[1]

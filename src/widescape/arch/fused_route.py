@@ -1,15 +1,14 @@
 """Which networks take the fused path over positions, and where it hands over to the layers behind."""
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from widescape.arch import fused
-from widescape.arch.covariance import Covariance, InputBlock, Layout
+from widescape.arch.covariance import Covariance, InputBlock, Layout, difference
 from widescape.arch.fused_program import Program, Step
-from widescape.arch.images import image_block
+from widescape.arch.layouts import walk
+from widescape.arch.outline import means_matter, state_behind
 from widescape.arch.spec import Signal, split
 from widescape.arch.windows import two_axes
 from widescape.core.precision import is_traced
@@ -35,9 +34,13 @@ class Route(NamedTuple):
     mean_zero: bool | None
 
     def facts(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Of each example (n, ...): its variance behind the program, and those after each pooling inside."""
-        variance, pooled = fused.own(self.program, _images(x))
-        return (variance, *pooled)
+        """Of each example (n, ...): its variance behind the program, and its tracks if they are few enough to hold."""
+        variance, tracks = fused.own(self.program, _images(x))
+        return (variance, *tracks)
+
+    def held_bytes(self, x: np.ndarray, dtype: Any) -> int:
+        """What `facts` of a batch holds in a precision."""
+        return fused.held_bytes(self.program, _images(x).shape, np.dtype(dtype))
 
     def state(
         self, x1: np.ndarray, x2: np.ndarray | None, facts1: tuple[Any, ...], facts2: tuple[Any, ...], *, ntk: bool
@@ -45,14 +48,12 @@ class Route(NamedTuple):
         """The state behind the program; `x2` None stands for `x1`."""
         other = None if x2 is None else _images(x2)
         nngp, theta = fused.kernels(
-            self.program, _images(x1), other, ntk=ntk, pooled1=list(facts1[1:]), pooled2=list(facts2[1:])
+            self.program, _images(x1), other, ntk=ntk, tracks1=list(facts1[1:]), tracks2=list(facts2[1:])
         )
         dtype = x1.dtype
         nngp, var1, var2 = (np.asarray(a, dtype) for a in (nngp, facts1[0], facts2[0]))
         product = np.sqrt(var1)[:, None] * np.sqrt(var2)[None, :]
-        rest = product - np.abs(nngp)
-        complement = np.where(rest > 8 * np.finfo(dtype).eps * product, rest, np.zeros((), dtype))
-        cov = Covariance.of_input(InputBlock(nngp, complement, var1, var2), self.signal, ntk=False)
+        cov = Covariance.of_input(InputBlock(nngp, difference(product, nngp), var1, var2), self.signal, ntk=False)
         return cov.replace(
             ntk=None if theta is None else np.asarray(theta, dtype), gaussian=self.gaussian, mean_zero=self.mean_zero
         )
@@ -70,10 +71,11 @@ def route_of(layer: "Layer", signal: Signal) -> Route | None:
             program = Program(tuple(steps), part.ends_program)
             tail = chain[i + 1 :]
             # Behind a flattening, a nonlinearity would need the complement to more digits than a difference has.
-            exact = part.ends_program == "mean" or not any(inside.ends_stage for inside in _parts(tail))
+            exact = part.ends_program == "mean" or not any(inside.ends_stage for own in tail for inside in walk(own))
             if not (exact and fused.supports(program, size)):
                 return None
-            end = _abstract_end(tuple(chain[: i + 1]), start)
+            held = Layout("full", len(start.shape) - 1)
+            end = state_behind(chain[: i + 1], start, held, ntk=False, concrete=means_matter(layer))
             return Route(program, tail, part.out(signal), end.gaussian, end.mean_zero)
         own = part.steps(signal, frozen=False)
         if own is None:
@@ -81,26 +83,6 @@ def route_of(layer: "Layer", signal: Signal) -> Route | None:
         steps.extend(own)
         signal = part.out(signal)
     return None
-
-
-@lru_cache(maxsize=256)
-def _abstract_end(layers: tuple["Layer", ...], signal: Signal) -> Covariance:
-    """The state behind some layers, without numbers."""
-    layout = Layout("full", len(signal.shape) - 1, each=True)
-
-    def end(x: jax.Array) -> Any:
-        cov: Any = Covariance.of_input(image_block(x, x, (), layout, signal), signal, ntk=False, layout=layout)
-        for layer in layers:
-            cov = layer.limit(cov)
-        return cov
-
-    with jax.enable_x64(True):
-        found: Covariance = jax.eval_shape(end, jax.ShapeDtypeStruct((1, *signal.shape), np.float64))
-    return found
-
-
-def _parts(layers: tuple["Layer", ...]) -> list["Layer"]:
-    return [inside for layer in layers for inside in (layer, *_parts(layer.children()))]
 
 
 def _images(x: np.ndarray) -> np.ndarray:

@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from widescape.arch.covariance import FLAT, Layout, Level
 from widescape.arch.spec import Signal
 from widescape.arch.windows import common_axes
+from widescape.core.errors import ShapeError
 
 if TYPE_CHECKING:
     from widescape.arch.base import Layer
 
 LayoutChoice = Literal["auto", "planes", "full"]
+
+
+def no_positions(signal: Signal) -> bool:
+    """Whether examples are vectors."""
+    return len(signal.shape) == 1
+
+
+def check_end(layer: "Layer", signal: Signal) -> None:
+    """Refuse a network from which several signals come out; raises what a layer raises that does not fit."""
+    if not isinstance(layer.out(signal), Signal):
+        raise ShapeError("the network ends in several branches; bring them together by Sum(), Prod() or Concat().")
 
 
 def walk(layer: "Layer") -> Iterator["Layer"]:

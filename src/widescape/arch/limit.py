@@ -2,8 +2,6 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,19 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widescape.arch.covariance import (
-    FLAT,
-    Covariance,
-    InputBlock,
-    Layout,
-    input_block,
-    traced_input_block,
-    variances,
-)
+from widescape.arch.covariance import FLAT, Covariance, InputBlock, Layout
 from widescape.arch.fused_route import Route, route_of
-from widescape.arch.images import all_shifts, image_block
-from widescape.arch.layouts import LayoutChoice, layout_of, lengths_at, pool_of, walk
-from widescape.arch.spec import Signal, merge, split, split_slots
+from widescape.arch.layouts import LayoutChoice, check_end, layout_of, walk
+from widescape.arch.outline import means_matter, state_behind
+from widescape.arch.propagation import Propagation, lengthened
+from widescape.arch.spec import Signal, split
+from widescape.arch.vectors import input_block, traced_input_block, variances
 from widescape.core import checks
 from widescape.core.errors import MemoryBudgetError, NonFiniteError, NonSmoothWarning, QuadratureError, ShapeError
 from widescape.core.evidence import EXACT, Evidence
@@ -42,8 +34,6 @@ BLOCK_ARRAYS = 14
 """Arrays of pairs alive at once: products, gaps, masks, padded copies, outputs and their temporaries; measured."""
 QUADRATURE_RTOL = {"float64": 1e-6, "float32": 1e-4}
 """Largest accepted error estimate of a numerical integral, relative, by precision."""
-_ENTRIES = 2**17
-"""Entries of an array of pairs up to which shifts, or examples beside themselves, are computed at once."""
 
 
 class Kernel(Result):
@@ -77,7 +67,8 @@ class Examples(NamedTuple):
 
     Attributes:
         x: the batch (n, *shape).
-        facts: arrays (n, ...): the variance of the input, or the variances after each pooling.
+        facts: arrays (n, ...): the variance of the input; or the variances after each pooling; or what the fused path
+            reads of an example.
     """
 
     x: Any
@@ -89,7 +80,7 @@ class Examples(NamedTuple):
 
     def padded(self, size: int) -> "Examples":
         """The last example repeated, up to this many."""
-        return Examples(_lengthened(self.x, size), tuple(_lengthened(fact, size) for fact in self.facts))
+        return Examples(lengthened(self.x, size), tuple(lengthened(fact, size) for fact in self.facts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +115,10 @@ class Limit:
             checks.choice(name, "get", Get)
         checks.choice(layout, "layout", LayoutChoice)
         signal = Signal.of_input(shape)
-        end = layer.out(signal)
-        if not isinstance(end, Signal):
-            raise ShapeError("the network ends in several branches; bring them together by Sum(), Prod() or Concat().")
+        check_end(layer, signal)
         layer = layer.prepared(signal)
         chosen = layout_of(layer, signal, layout)
-        _check_tractable(layer, signal, chosen, "ntk" in wanted)
+        state_behind((layer,), signal, chosen, ntk="ntk" in wanted, concrete=means_matter(layer))
         if "ntk" in wanted:
             for part in walk(layer):
                 if part.ntk_caution:
@@ -145,14 +134,14 @@ class Limit:
         Raises:
             NonFiniteError: a product of variances would overflow.
         """
-        var = variances(x)
+        var = variances(x)  # also where none is needed: refuses what would overflow
         if self.layout.kind == "flat":
             return Examples(x, (var,))
         if self.route is not None:
             return Examples(x, self.route.facts(x))
         if not any(part.mixes_positions for part in walk(self.layer)):
             return Examples(x, ())
-        return Examples(x, call_in_float64(self._own, x))
+        return Examples(x, call_in_float64(self._propagation.own_variances, x))
 
     def block(self, one: Examples, two: Examples | None, pad: tuple[int, int]) -> Kernel:
         """Kernels of a block of concrete inputs, computed at the size `pad` so that blocks share a program.
@@ -165,7 +154,7 @@ class Limit:
         if self.layout.kind == "flat":
             other = one if two is None else two
             block = input_block(one.x, None if two is None else two.x, one.facts[0], other.facts[0])
-            end = call_in_float64(self._from_block, _padded(block, pad))
+            end = call_in_float64(self._propagation.of_block, _padded(block, pad))
         elif self.route is not None:
             end = call_in_float64(self._from_route, one, two)
         else:
@@ -218,77 +207,33 @@ class Limit:
         """Kernels as JAX operations, for derivatives in inputs and scales."""
         for s in split(self.layer)[1]:
             require_traced_float64(s, "a scale of the network")
+        run = self._propagation
         if self.layout.kind != "flat":
-            one, two = (Examples(jnp.asarray(x), ()) for x in (x1, x1 if x2 is None else x2))
-            one, two = (Examples(part.x, self._own(part.x, whole=True)) for part in (one, two))
-            end = self._from_examples(one, two, whole=True)
+            one, two = (jnp.asarray(x) for x in (x1, x1 if x2 is None else x2))
+            own1, own2 = (run.own_variances(x, whole=True) for x in (one, two))
+            end = run.of_examples(one, two, own1, own2, whole=True)
         elif is_traced(x1, x2):
-            end = self._from_block(traced_input_block(jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)))
+            end = run.of_block(traced_input_block(jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)))
         else:
             var1 = variances(x1)
-            end = self._from_block(input_block(x1, x2, var1, var1 if x2 is None else variances(x2)))
+            end = run.of_block(input_block(x1, x2, var1, var1 if x2 is None else variances(x2)))
         parts = {name: getattr(end, name) for name in self.get}
         error = jnp.max(jnp.stack(end.errors)) if end.errors else None
         return Kernel(**parts, quadrature_error=error, var1=end.var1, var2=end.var2)
 
-    def _from_block(self, inputs: InputBlock) -> Covariance:
-        return self._propagate(Covariance.of_input(inputs, self.signal, ntk="ntk" in self.get), self.layer.stages())
+    @property
+    def _propagation(self) -> Propagation:
+        return Propagation(self.layer, self.signal, self.layout, self.dtype, "ntk" in self.get)
 
     def _from_route(self, one: Examples, two: Examples | None) -> Covariance:
         route: Any = self.route
         other, images = (one, None) if two is None else (two, two.x)
-        return self._propagate(route.state(one.x, images, one.facts, other.facts, ntk="ntk" in self.get), route.tail)
+        state = route.state(one.x, images, one.facts, other.facts, ntk="ntk" in self.get)
+        end: Covariance = self._propagation.through(route.tail, state)
+        return end
 
-    def _from_examples(self, one: Examples, two: Examples, whole: bool = False) -> Covariance:
-        known = tuple((_positions_first(a), _positions_first(b)) for a, b in zip(one.facts, two.facts, strict=True))
-        return self._over_positions(one.x, two.x, known, self.layout, whole)
-
-    def _own(self, x: Any, whole: bool = False) -> tuple[Any, ...]:
-        """Variances after each pooling (n, ...), from the pairs of each example with itself."""
-        layout = self.layout._replace(each=True)
-        entries = prod(self.signal.shape[:-1]) ** (2 if layout.kind == "full" else 1)
-        step = len(x) if whole else min(len(x), max(1, _ENTRIES // entries))
-        alone = dataclasses.replace(self, get=("nngp",))
-        found = []
-        for start in range(0, len(x), step):
-            part = x[start : start + step]
-            rows = part if whole else _lengthened(part, step)
-            known = alone._over_positions(rows, rows, (), layout, whole).known
-            found.append([_examples_first(own)[: len(part)] for own in known])
-        return tuple(jnp.concatenate(parts) for parts in zip(*found, strict=True))
-
-    def _over_positions(self, x1: Any, x2: Any, known: tuple[Any, ...], layout: Layout, whole: bool) -> Covariance:
-        start = partial(_start, signal=self.signal, layout=layout, ntk="ntk" in self.get)
-        stages = self.layer.stages()
-        if layout.kind != "planes":
-            return _flattened(self._propagate(start(x1, x2, (), known), stages))
-        at = next(i for i, stage in enumerate(stages) if pool_of(stage) is not None)
-        pool = pool_of(stages[at])
-        lengths = lengths_at(stages[:at], self.signal)
-        shifts = all_shifts(lengths, layout.linear)
-        entries = prod(self.signal.shape[:-1]) * len(x1) * (1 if layout.each else len(x2))
-        chunks = 1 if whole else min(len(shifts), max(1, -(-len(shifts) * entries // _ENTRIES)))
-        size = -(-len(shifts) // chunks)
-        weights = np.arange(size * chunks) < len(shifts)
-        shifts = _lengthened(shifts, size * chunks)
-        sums: Any = None
-        errors: list[tuple[jax.Array, ...]] = []
-        for i in range(0, len(shifts), size):
-            columns = tuple(jnp.asarray(column) for column in shifts[i : i + size].T)
-            cov = self._propagate(start(x1, x2, columns, known), stages[:at])
-            part = _plane_sums(cov, jnp.asarray(weights[i : i + size], self.dtype), pool=pool)
-            sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
-            errors.append(cov.errors)
-        cov = cov.replace(errors=tuple(jnp.max(jnp.stack(parts)) for parts in zip(*errors, strict=True)))
-        return self._propagate(_pool_end(cov, sums, pool=pool), stages[at + 1 :])
-
-    def _propagate(self, cov: Any, stages: Sequence["Layer"]) -> Any:
-        for stage in stages:
-            structure, scales = split(stage)
-            if isinstance(cov, Covariance):
-                cov = cov.renumbered()
-            cov = _run_stage([jnp.asarray(s, self.dtype) for s in scales], cov, structure=structure)
-        return cov
+    def _from_examples(self, one: Examples, two: Examples) -> Covariance:
+        return self._propagation.of_examples(one.x, two.x, one.facts, two.facts)
 
     def _check(self, end: Covariance, *outputs: Any) -> None:
         if not all(np.isfinite(v).all() for v in outputs):
@@ -395,83 +340,3 @@ def _padded(block: InputBlock, pad: tuple[int, int]) -> InputBlock:
         np.pad(block.var1, (0, rows), mode="edge"),
         np.pad(block.var2, (0, columns), mode="edge"),
     )
-
-
-@partial(jax.jit, static_argnames=("structure",))
-def _run_stage(scales: list[Any], cov: Covariance, *, structure: Any) -> Covariance:
-    result: Covariance = merge(structure, scales).limit(cov)
-    return result
-
-
-@partial(jax.jit, static_argnames=("signal", "layout", "ntk"))
-def _start(
-    x1: jax.Array,
-    x2: jax.Array,
-    shifts: tuple[jax.Array, ...],
-    known: tuple[Any, ...],
-    *,
-    signal: Signal,
-    layout: Layout,
-    ntk: bool,
-) -> Covariance:
-    block = image_block(x1, x2, shifts, layout, signal)
-    return Covariance.of_input(block._replace(known=known), signal, ntk=ntk, layout=layout)
-
-
-@partial(jax.jit, static_argnames=("pool",))
-def _plane_sums(cov: Covariance, weights: jax.Array, *, pool: Any) -> Any:
-    return pool.sums(cov, weights)
-
-
-@partial(jax.jit, static_argnames=("pool",))
-def _pool_end(cov: Covariance, sums: Any, *, pool: Any) -> Covariance:
-    end: Covariance = pool.from_sums(cov, *sums)
-    return end
-
-
-@jax.jit
-def _flattened(cov: Covariance) -> Covariance:
-    return cov if cov.layout.kind == "flat" else cov.flattened()
-
-
-def _lengthened(a: Any, size: int) -> Any:
-    """The last row repeated, up to this many rows."""
-    rows = size - len(a)
-    return a if rows == 0 else np.pad(np.asarray(a), [(0, rows)] + [(0, 0)] * (a.ndim - 1), mode="edge")
-
-
-def _positions_first(a: Any) -> jax.Array:
-    return jnp.moveaxis(jnp.asarray(a), 0, -1)
-
-
-def _examples_first(a: Any) -> jax.Array:
-    return jnp.moveaxis(a, -1, 0)
-
-
-def _check_tractable(layer: "Layer", signal: Signal, layout: Layout, ntk: bool) -> None:
-    """Raise, with the layer's place, if the limit does not exist; nothing is computed."""
-    structure, scales = split(layer)
-    # Whether branches have mean zero may depend on a scale; all else depends on the structure alone.
-    concrete = not is_traced(scales) and any(part.takes_branches for part in walk(layer))
-    _checked(layer if concrete else structure, signal, layout, ntk, concrete)
-
-
-@lru_cache(maxsize=256)
-def _checked(structure: Any, signal: Signal, layout: Layout, ntk: bool, concrete: bool) -> None:
-    layout = layout if layout.kind == "flat" else layout._replace(each=True)
-
-    def limit(scales: list[Any], block: Any) -> Any:
-        if layout.kind != "flat":
-            first, second, shifts = block
-            block = image_block(first, second, shifts, layout, signal)
-        layer = structure if concrete else merge(structure, scales)
-        return layer.limit(Covariance.of_input(block, signal, ntk=ntk, layout=layout))
-
-    with jax.enable_x64(True):
-        number, vector, matrix = (jax.ShapeDtypeStruct((1,) * ndim, np.float64) for ndim in range(3))
-        inputs: Any = InputBlock(matrix, matrix, vector, vector)
-        if layout.kind != "flat":
-            image = jax.ShapeDtypeStruct((1, *signal.shape), np.float64)
-            shifts = (jax.ShapeDtypeStruct((1,), np.int32),) * (layout.axes if layout.kind == "planes" else 0)
-            inputs = (image, image, shifts)
-        jax.eval_shape(limit, [] if concrete else [number] * len(split_slots(structure)), inputs)

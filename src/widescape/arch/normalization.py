@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from widescape.arch.base import Layer, Params
-from widescape.arch.covariance import Covariance, Level
+from widescape.arch.covariance import Covariance
 from widescape.arch.spec import Signal, scale
 from widescape.core import checks
 from widescape.core.errors import NonGaussianInputError, NotTractableError, ShapeError
@@ -27,10 +27,11 @@ class LayerNorm(Layer):
         epsilon: added to the variance.
     """
 
+    pair_flops = 8
+    needs_mean = True
+
     over: Over = "channels"
     epsilon: float = scale(1e-12)
-
-    pair_flops = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,13 +46,9 @@ class LayerNorm(Layer):
         centered = h - h.mean(axes, keepdims=True)
         return centered * jax.lax.rsqrt((centered**2).mean(axes, keepdims=True) + self.epsilon)
 
-    def carried(self, after: Level, signal: Signal) -> Level:
-        return after if len(signal.shape) == 1 else max(after, Level.POSITIONS)
-
     def plane_axes(self, signal: Signal) -> tuple[str, ...] | None:
-        kind = (
-            "any" if self.over == "channels" else "circular"
-        )  # a mean over positions is not found from a part of them
+        # A mean over positions is not found from a part of them.
+        kind = "any" if self.over == "channels" else "circular"
         return (kind,) * (len(signal.shape) - 1)
 
     def limit(self, cov: Covariance) -> Covariance:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from widescape.arch.covariance import Layout
-from widescape.arch.layouts import LayoutChoice, layout_of
+from widescape.arch.layouts import LayoutChoice, check_end, layout_of, no_positions
 from widescape.arch.limit import pair_bytes
 from widescape.arch.spec import Signal
-from widescape.core.errors import ShapeError
 from widescape.core.evidence import EXACT, bound
 from widescape.core.memory import human_bytes
 from widescape.core.result import Result, quantity
@@ -83,8 +82,7 @@ class NetworkPlan(Result):
 def describe(layer: "Layer", input_shape: tuple[int, ...], layout: LayoutChoice = "auto") -> NetworkPlan:
     """The plan behind `Layer.describe`."""
     signal = Signal.of_input(input_shape)
-    if not isinstance(layer.out(signal), Signal):
-        raise ShapeError("the network ends in several branches; bring them together by Sum(), Prod() or Concat().")
+    check_end(layer, signal)
     chosen = layout_of(layer, signal, layout)
     rows = list(_rows(layer, signal, chosen))
     flops = np.array([row[4] for row in rows])
@@ -111,26 +109,12 @@ def flops_per_pair(layer: "Layer", signal: Signal, layout: Layout) -> float:
 def _rows(layer: "Layer", signal: Signal, layout: Layout) -> Iterator[tuple[str, Any, str, int, float]]:
     """Name, shape, what is carried, entries and flops of each layer of the main chain."""
     chain = layer.children() if layer.is_chain else (layer,)
-    signals = [signal]
     for part in chain:
-        signals.append(part.out(signals[-1]))
-    for part, before, after in zip(chain, signals[:-1], signals[1:], strict=True):
-        vectors = isinstance(before, Signal) and len(before.shape) == 1
-        held = Layout() if vectors else layout
-        behind = _kind_after(part, held, after)
-        single = after if isinstance(after, Signal) else after[0]
-        yield (
-            part.label,
-            single.shape,
-            _CARRIED[behind.kind],
-            _entries(single, behind),
-            _flops(part, before, held),
-        )
-
-
-def _kind_after(part: "Layer", held: Layout, after: Any) -> Layout:
-    single = after if isinstance(after, Signal) else after[0]
-    return Layout("flat") if len(single.shape) == 1 else held
+        flops = _flops(part, signal, layout)
+        signal = part.out(signal)
+        single = signal if isinstance(signal, Signal) else signal[0]
+        kind = "flat" if no_positions(single) else layout.kind
+        yield part.label, single.shape, _CARRIED[kind], _entries(single, layout), flops
 
 
 def _entries(signal: Signal, layout: Layout) -> int:

@@ -11,15 +11,10 @@ import numpy as np
 from widescape.arch.base import Layer, Params
 from widescape.arch.covariance import Covariance, Level
 from widescape.arch.fused_program import Pool, Step
+from widescape.arch.layouts import no_positions
 from widescape.arch.spec import Signal
-from widescape.arch.windows import AxisWindows, Padding, sizes, two_axes, windows_of
-from widescape.core import checks
+from widescape.arch.windows import AxisWindows, Padding, Windowed, two_axes
 from widescape.core.errors import NotTractableError, ShapeError
-
-
-def no_positions(signal: Signal) -> bool:
-    """Whether examples are vectors."""
-    return len(signal.shape) == 1
 
 
 @dataclass(frozen=True)
@@ -115,33 +110,23 @@ class GlobalSumPool(_GlobalPool):
         return 1.0
 
 
-class _Pool(Layer):
+@dataclass(frozen=True)
+class _Pool(Windowed, Layer):
     """Base of the pools over windows."""
 
-    window: tuple[int, ...]
-    strides: tuple[int, ...] | None
-    padding: Padding
+    sized_by = "window"
+    apart = True
+
+    window: tuple[int, ...] = (2, 2)
+    strides: tuple[int, ...] | None = None
+    padding: Padding = "VALID"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        object.__setattr__(self, "window", sizes(self.window, "window", name))
-        if self.strides is not None:
-            object.__setattr__(self, "strides", sizes(self.strides, "strides", name))
-            if len(self.steps_along) != len(self.window):
-                raise ValueError(f"{name}: {len(self.steps_along)} strides for a window of {len(self.window)} axes.")
-        checks.choice(self.padding, "padding", Padding)
-
-    @property
-    def steps_along(self) -> tuple[int, ...]:
-        """The stride along each axis."""
-        return self.window if self.strides is None else self.strides
-
-    def windows(self, signal: Signal) -> tuple[AxisWindows, ...]:
-        """The windows along each axis of this signal."""
-        return windows_of(signal.shape[:-1], self.window, self.steps_along, self.padding, type(self).__name__)
+        super().__post_init__()
+        self.check_windows()
 
     def out(self, signal: Signal) -> Signal:
-        return Signal((*(own.num_windows for own in self.windows(signal)), signal.shape[-1]), signal.base)
+        return Signal((*self.positions_after(signal), signal.shape[-1]), signal.base)
 
 
 class _LinearPool(_Pool):
@@ -198,9 +183,6 @@ class AvgPool(_LinearPool):
             size of the window.
     """
 
-    window: tuple[int, ...] = (2, 2)
-    strides: tuple[int, ...] | None = None
-    padding: Padding = "VALID"
     normalize_edges: bool = False
 
     def _weights(self, own: AxisWindows) -> np.ndarray:
@@ -210,10 +192,6 @@ class AvgPool(_LinearPool):
 @dataclass(frozen=True)
 class SumPool(_LinearPool):
     """Sums over windows of positions, with the arguments of `AvgPool`."""
-
-    window: tuple[int, ...] = (2, 2)
-    strides: tuple[int, ...] | None = None
-    padding: Padding = "VALID"
 
     def _weights(self, own: AxisWindows) -> np.ndarray:
         return np.ones(own.num_windows)
@@ -225,10 +203,6 @@ class MaxPool(_Pool):
 
     The maximum of Gaussian variables is not Gaussian and has no closed form over images.
     """
-
-    window: tuple[int, ...] = (2, 2)
-    strides: tuple[int, ...] | None = None
-    padding: Padding = "VALID"
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         for axis, own in enumerate(self.windows(signal)):

@@ -1,10 +1,11 @@
 """Common architectures in one call."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 from widescape.arch.activations import Gelu, Relu
-from widescape.arch.affine import Parameterization
+from widescape.arch.affine import Affine, Parameterization
 from widescape.arch.base import Layer
 from widescape.arch.branches import Residual
 from widescape.arch.conv import Conv
@@ -52,9 +53,7 @@ def fc(
     """
     checks.count(depth, "depth", "fc", minimum=0)
     hidden = Dense(width, w_std, b_std, param, base_width)
-    readout = Dense(n_out, w_std, b_std, param, None if base_width is None else n_out)
-    layers = [layer for _ in range(depth) for layer in (hidden, activation)]
-    return Sequential(Flatten(), *layers, readout)
+    return Sequential(Flatten(), *[hidden, activation] * depth, _readout(n_out, hidden))
 
 
 def default_network(n_out: int) -> Sequential:
@@ -105,8 +104,7 @@ def cnn_vec(
     """
     checks.count(depth, "depth", "cnn_vec")
     conv = Conv(width, filter, None, padding, w_std, b_std, param, base_width)
-    readout = Dense(n_out, w_std, b_std, param, None if base_width is None else n_out)
-    return Sequential(*[layer for _ in range(depth) for layer in (conv, activation)], Flatten(), readout)
+    return _convolutional(depth, conv, activation, Flatten(), n_out)
 
 
 def cnn_gap(
@@ -131,19 +129,8 @@ def cnn_gap(
         GlobalAvgPool()
     """
     checks.count(depth, "depth", "cnn_gap")
-    net = cnn_vec(
-        depth,
-        width,
-        n_out,
-        activation=activation,
-        w_std=w_std,
-        b_std=b_std,
-        filter=filter,
-        padding=padding,
-        param=param,
-        base_width=base_width,
-    )
-    return Sequential(*net.layers[:-2], GlobalAvgPool(), net.layers[-1])
+    conv = Conv(width, filter, None, padding, w_std, b_std, param, base_width)
+    return _convolutional(depth, conv, activation, GlobalAvgPool(), n_out)
 
 
 def myrtle(
@@ -207,11 +194,9 @@ def resnet(
         >>> len(resnet(8, 4, 1).layers)
         7
     """
-    checks.count(depth, "depth", "resnet")
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"resnet: `depth` is {depth}; choose 6 n + 2 for some n >= 1: 8, 14, 20, ...")
+    blocks = _blocks_of(depth, 2, "resnet")
     checks.count(width, "width", "resnet")
-    return _residual((depth - 2) // 6, (width, width, 2 * width, 4 * width), n_out, activation, w_std, b_std)
+    return _residual(blocks, (width, width, 2 * width, 4 * width), n_out, activation, w_std, b_std)
 
 
 def wide_resnet(
@@ -239,12 +224,29 @@ def wide_resnet(
         >>> wide_resnet(10, 2, 1).layers[1].shortcut.width
         32
     """
-    checks.count(depth, "depth", "wide_resnet")
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"wide_resnet: `depth` is {depth}; choose 6 n + 4 for some n >= 1: 10, 16, 22, ...")
+    blocks = _blocks_of(depth, 4, "wide_resnet")
     checks.count(factor, "factor", "wide_resnet")
     widths = (16, 16 * factor, 32 * factor, 64 * factor)
-    return _residual((depth - 4) // 6, widths, n_out, activation, w_std, b_std, shortcut_first=True)
+    return _residual(blocks, widths, n_out, activation, w_std, b_std, shortcut_first=True)
+
+
+def _readout(n_out: int, hidden: Affine) -> Dense:
+    """The read-out behind hidden layers, with their scales and parameterization."""
+    return Dense(n_out, hidden.w_std, hidden.b_std, hidden.param, None if hidden.base_width is None else n_out)
+
+
+def _convolutional(depth: int, conv: Conv, activation: Layer, end: Layer, n_out: int) -> Sequential:
+    """Convolutions with activations, the layer that takes the positions away, and a read-out."""
+    return Sequential(*[conv, activation] * depth, end, _readout(n_out, conv))
+
+
+def _blocks_of(depth: int, others: int, owner: str) -> int:
+    """Blocks in each of the three groups of a residual network: the n of a depth 6 n + others."""
+    checks.count(depth, "depth", owner)
+    if depth < 6 + others or (depth - others) % 6:
+        smallest = ", ".join(str(6 * n + others) for n in (1, 2, 3))
+        raise ValueError(f"{owner}: `depth` is {depth}; choose 6 n + {others} for some n >= 1: {smallest}, ...")
+    return (depth - others) // 6
 
 
 def _residual(
@@ -257,17 +259,13 @@ def _residual(
     *,
     shortcut_first: bool = False,
 ) -> Sequential:
-    layers: list[Layer] = [Conv(widths[0], (3, 3), w_std=w_std, b_std=b_std)]
+    conv = partial(Conv, w_std=w_std, b_std=b_std)
+    layers: list[Layer] = [conv(widths[0])]
     for group, (before, width) in enumerate(pairwise(widths)):
         for block in range(blocks):
             steps = (2, 2) if group and not block else (1, 1)
             changes = not block and (before != width or shortcut_first)
-            main = Sequential(
-                activation,
-                Conv(width, (3, 3), steps, w_std=w_std, b_std=b_std),
-                activation,
-                Conv(width, (3, 3), w_std=w_std, b_std=b_std),
-            )
-            shortcut = Conv(width, (1, 1), steps, w_std=w_std, b_std=b_std) if changes else Identity()
+            main = Sequential(activation, conv(width, strides=steps), activation, conv(width))
+            shortcut = conv(width, (1, 1), steps) if changes else Identity()
             layers.append(Residual(main, shortcut))
     return Sequential(*layers, activation, GlobalAvgPool(), Dense(n_out, w_std, b_std))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
+from itertools import islice, pairwise
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ from widescape.arch.windows import common_axes
 from widescape.core import checks
 from widescape.core.errors import NonGaussianInputError, NotTractableError, ShapeError
 from widescape.core.random import named_key
+
+_MOST_LAYERS = 100_000
+"""Layers that a `Repeat` may stand for: each is visited one by one."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +172,16 @@ class Sequential(Layer):
         return signal
 
     def carried(self, after: Level, signal: Signal) -> Level:
-        for layer, own in reversed(list(zip(self.layers, self._signals(signal), strict=True))):
+        for layer, own in reversed(self._placed(signal)):
             after = layer.carried(after, own)
         return after
 
     def plane_axes(self, signal: Signal) -> tuple[str, ...] | None:
-        pairs = zip(self.layers, self._signals(signal), strict=True)
-        return common_axes([layer.plane_axes(own) for layer, own in pairs])
+        return common_axes([layer.plane_axes(own) for layer, own in self._placed(signal)])
 
     def steps(self, signal: Signal, *, frozen: bool) -> tuple[Step, ...] | None:
         found: list[Step] = []
-        for layer, own in zip(self.layers, self._signals(signal), strict=True):
+        for layer, own in self._placed(signal):
             steps = layer.steps(own, frozen=frozen)
             if steps is None:
                 return None
@@ -186,23 +189,23 @@ class Sequential(Layer):
         return tuple(found)
 
     def prepared(self, signal: Signal) -> Layer:
-        pairs = zip(self.layers, self._signals(signal), strict=True)
-        return Sequential(*(layer.prepared(own) for layer, own in pairs))
+        return Sequential(*(layer.prepared(own) for layer, own in self._placed(signal)))
 
-    def _signals(self, signal: Signal) -> list[Signal]:
-        """The signal before each layer."""
-        found = [signal]
-        for i, layer in enumerate(self.layers[:-1]):
+    def _placed(self, signal: Signal) -> list[tuple[Layer, Signal]]:
+        """The layers, each with the signal before it."""
+        found = [(self.layers[0], signal)]
+        for i, (layer, following) in enumerate(pairwise(self.layers)):
             with naming(i, layer):
-                found.append(layer.out(found[-1]))
+                signal = layer.out(signal)
+            found.append((following, signal))
         return found
 
     def parameters(self, key: jax.Array, signal: Signal, dtype: Any) -> Params:
-        pairs = zip(self.layers, self._signals(signal), strict=True)
-        return tuple(layer.parameters(named_key(key, i), own, dtype) for i, (layer, own) in enumerate(pairs))
+        placed = enumerate(self._placed(signal))
+        return tuple(layer.parameters(named_key(key, i), own, dtype) for i, (layer, own) in placed)
 
     def spreads(self, signal: Signal) -> Any:
-        return tuple(layer.spreads(own) for layer, own in zip(self.layers, self._signals(signal), strict=True))
+        return tuple(layer.spreads(own) for layer, own in self._placed(signal))
 
     def forward(self, params: Params, h: jax.Array, signal: Signal) -> jax.Array:
         if len(params) != len(self.layers):
@@ -231,7 +234,7 @@ class Repeat(Layer):
 
     Args:
         layer: what is repeated.
-        n: how often.
+        n: how often. All layers that this makes, with those inside of them, are at most 100,000.
     """
 
     is_chain = True
@@ -241,6 +244,12 @@ class Repeat(Layer):
     def __post_init__(self) -> None:
         check_layer(self.layer, "Repeat")
         checks.count(self.n, "n", "Repeat")
+        most = _MOST_LAYERS // self.n
+        if sum(1 for _ in islice(walk(self.layer), most + 1)) > most:
+            raise ValueError(
+                f"Repeat: `n` is {self.n}, so that there would be more than {_MOST_LAYERS:,} layers, those inside of "
+                "layers included; choose fewer."
+            )
 
     def children(self) -> tuple[Layer, ...]:
         return (self.layer,) * self.n
@@ -293,7 +302,7 @@ class Repeat(Layer):
         return after
 
     def limit(self, cov: Covariance) -> Covariance:
-        for _ in range(self.n):
+        for _ in range(min(self.n, 2) if cov.abstract else self.n):  # what is known settles after one layer
             cov = self.layer.limit(cov)
         return cov
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widescape.arch.spec import Signal
 from widescape.core import checks
 from widescape.core.errors import ShapeError
 
@@ -79,6 +80,52 @@ class AxisWindows(NamedTuple):
         """For each place of the windows, which of these positions have a neighbor there without wrapping around."""
         neighbors = [positions + place - self.low for place in range(self.size)]
         return [(at >= 0) & (at < self.length) for at in neighbors]
+
+
+class Windowed:
+    """What layers with windows over the positions of examples (*S, c) share.
+
+    A subclass holds the positions of a window along each axis in the field that `sized_by` names.
+    """
+
+    sized_by: str
+    apart: bool = False
+    """Whether windows without strides lie side by side; else they are one step apart."""
+    strides: tuple[int, ...] | None
+    padding: Padding
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Positions of a window along each axis."""
+        found: tuple[int, ...] = getattr(self, self.sized_by)
+        return found
+
+    @property
+    def steps_along(self) -> tuple[int, ...]:
+        """The stride along each axis."""
+        if self.strides is not None:
+            return self.strides
+        return self.sides if self.apart else (1,) * len(self.sides)
+
+    def check_windows(self) -> None:
+        """Turn sizes and strides into plain tuples; refuse those that describe no windows."""
+        name = type(self).__name__
+        object.__setattr__(self, self.sized_by, sizes(self.sides, self.sized_by, name))
+        if self.strides is not None:
+            object.__setattr__(self, "strides", sizes(self.strides, "strides", name))
+            if len(self.strides) != len(self.sides):
+                raise ValueError(
+                    f"{name}: {len(self.strides)} strides for a {self.sized_by} of {len(self.sides)} axes."
+                )
+        checks.choice(self.padding, "padding", Padding)
+
+    def windows(self, signal: Signal) -> tuple[AxisWindows, ...]:
+        """The windows along each axis of this signal."""
+        return windows_of(signal.shape[:-1], self.sides, self.steps_along, self.padding, type(self).__name__)
+
+    def positions_after(self, signal: Signal) -> tuple[int, ...]:
+        """The positions along each axis behind the layer: one for each window."""
+        return tuple(own.num_windows for own in self.windows(signal))
 
 
 def windows_of(

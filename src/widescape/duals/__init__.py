@@ -13,6 +13,7 @@ from widescape.duals.closed_form import (
     gaussian,
     gelu,
     rbf,
+    rectified_power,
     sign,
     sine,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "polar_flops",
     "polynomial",
     "rbf",
+    "rectified_power",
     "sign",
     "sine",
 ]

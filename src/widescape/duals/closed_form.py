@@ -7,7 +7,7 @@ so derivatives with respect to them exist.
 import jax
 import jax.numpy as jnp
 
-from widescape.duals.angle import angle_and_lune
+from widescape.duals.angle import angle_and_lune, repeated_arc
 from widescape.duals.pair import Dual, Pair
 
 
@@ -103,3 +103,44 @@ def sign(pair: Pair) -> Dual:
     size = jnp.where(live, 1 - (2 / jnp.pi) * theta, 0)
     t = jnp.where(pair.q12 < 0, -size, size)
     return Dual(t, jnp.zeros_like(t), jnp.where(live, (2 / jnp.pi) * theta, 0))
+
+
+def rectified_power(pair: Pair, degree: int) -> Dual:
+    """phi(x) = max(x, 0)^n for n = 1, 2, 3, and the step 1{x >= 0} for n = 0: the arc-cosine kernels of cho2009kernel.
+
+    With theta the angle of the pair in [0, pi], P = sqrt(q11 q22) and J_n as in their equations 4 to 7:
+    T_n = P^n J_n(theta) / (2 pi), where J_0 = pi - theta, J_1 = sin(theta) + (pi - theta) cos(theta), ..., and
+    Tdot_n = n^2 T_(n-1). Beyond a right angle J_n(theta) = R_n, a function of the acute angle pi - theta that vanishes
+    as its power 2 n + 1; below it J_n(theta) = pi p_n(cos theta) - (-1)^n R_n with p_n = 1, c, 1 + 2 c^2,
+    9 c + 6 c^3. `repeated_arc` has R_n without cancellation. The step is 1 at 0, and of a constant variable.
+    """
+    if degree == 1:
+        return abrelu(pair, 0.0, 1.0)
+    if degree == 0:
+        return _step(pair)
+    rest, double = _arc_part(pair, degree), degree == 2
+    product, q12, minus = pair.product, pair.q12, pair.minus
+    squared = pair.q11 * pair.q22
+    # pi p_n(cos theta) P^n / (2 pi), and by how much it is below its value at theta = 0
+    main = (squared + 2 * q12**2) / 2 if double else q12 * (9 * squared + 6 * q12**2) / 2
+    fall = pair.determinant if double else minus * (15 * squared + 6 * q12 * product + 6 * q12**2) / 2
+    sign = 1 if double else -1
+    obtuse = q12 < 0
+    top = 1.5 * squared if double else 7.5 * squared * product
+    t = jnp.where(obtuse, rest, main - sign * rest)
+    return Dual(t, degree**2 * rectified_power(pair, degree - 1).t, jnp.where(obtuse, top - rest, fall + sign * rest))
+
+
+def _arc_part(pair: Pair, degree: int) -> jax.Array:
+    """P^n R_n / (2 pi) at the acute angle between the lines of u and v."""
+    return pair.product**degree * repeated_arc(pair.relative_complement, degree) / (2 * jnp.pi)
+
+
+def _step(pair: Pair) -> Dual:
+    """The step: (pi - theta) / (2 pi), and where variances vanish the half or whole that the value 1 at 0 gives."""
+    arc = pair.acute_angle / (2 * jnp.pi)
+    zeros = (pair.q11 == 0).astype(arc.dtype) + (pair.q22 == 0)
+    t = jnp.where(zeros > 0, zeros / 2, jnp.where(pair.q12 < 0, arc, 0.5 - arc))
+    one_zero = 0.5**0.5 - 0.5
+    complement = jnp.where(zeros > 0, jnp.where(zeros > 1, 0, one_zero), jnp.where(pair.q12 < 0, 0.5 - arc, arc))
+    return Dual(t, jnp.zeros_like(t), complement)

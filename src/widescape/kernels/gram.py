@@ -65,6 +65,13 @@ class _Job:
     def shape(self) -> tuple[int, int]:
         return len(self.x1), len(self.x1 if self.x2 is None else self.x2)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the fused path over positions holds of the examples."""
+        route = self.limit.route
+        batches = [] if route is None else [self.x1] if self.x2 is None else [self.x1, self.x2]
+        return sum(route.held_bytes(x, self.limit.dtype) for x in batches if route is not None)
+
 
 @overload
 def gram(net: Layer, x1: Any, x2: Any = None, *, get: Get = "ntk", tile: int | Literal["auto"] = "auto",
@@ -157,7 +164,7 @@ def _plan(job: _Job, tile: Any, budget_gb: float | None) -> GramPlan:
     symmetric = job.x2 is None
     itemsize = np.dtype(job.limit.dtype).itemsize
     output = rows * columns * itemsize * len(job.limit.get)
-    fixed = output + job.copied_bytes + _RUNTIME_BYTES
+    fixed = output + job.copied_bytes + job.held_bytes + _RUNTIME_BYTES
     if budget_gb is not None and not (checks.is_concrete_number(budget_gb) and budget_gb > 0):
         raise ValueError(f"`budget_gb` is {budget_gb!r}; it must be a positive number.")
     budget = available_bytes() // 2 if budget_gb is None else int(budget_gb * GIB)
