@@ -26,7 +26,7 @@ test:
 
 # With the process-wide flag on: everything in the rooms that open the double-precision scope, and the claims of those above.
 FLAG_ROOMS = $(addprefix tests/,core duals curvature kernels)
-ROOMS_ABOVE = $(addprefix tests/,arch predict train landscape paths estimators survey)
+ROOMS_ABOVE = $(addprefix tests/,arch predict train landscape paths features estimators survey)
 
 test-x64:
 	JAX_ENABLE_X64=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow" $(FLAG_ROOMS)
@@ -46,6 +46,7 @@ benchmarks:
 	$(PYTHON) benchmarks/landscape.py
 	$(PYTHON) benchmarks/paths.py
 	$(PYTHON) benchmarks/minima.py
+	$(PYTHON) benchmarks/features.py
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -n docs docs/_build

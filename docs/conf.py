@@ -39,7 +39,12 @@ nitpick_ignore_regex = [
     (r"py:class", r"widescape\..*\._\w+"),
     (
         r"py:class",
-        r"(.*\.)?(Affine|Anchor|Apply|Augmented|AxisWindows|Branch|Convolve|Entry|Figure|InputBlock|Layout|Level|Permuting|Pool|Rules|TailFit|Transfers)",
+        r"(.*\.)?(Affine|Anchor|Apply|Augmented|AxisWindows|Branch|Convolve|Entry|Figure|InputBlock|Layout|Level|ManyTargets|OutputLoss|Permuting|Pool|Readout|Rules|TailFit|Transfers)",
+    ),
+    (r"py:class", r"sklearn\.base\.\w+Mixin"),
+    (
+        r"py:class",
+        r"widescape\.features\.sample_complexity\.Problem",
     ),
 ]
 
@@ -56,6 +61,7 @@ api_rooms = (
     "train",
     "landscape",
     "paths",
+    "features",
     "studies",
     "estimators",
     "survey",

@@ -25,13 +25,26 @@ def test_the_example_about_minima_runs_and_ends_as_the_readme_says(capsys):
     from widescape import landscape
 
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Is this a minimum?")[1]
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     names: dict[str, object] = {"jax": jax, "optax": optax, "landscape": landscape}
     exec(compile(block, "README.md", "exec"), names)
     assert names["run"].status == "escaping"
     printed = capsys.readouterr().out
     assert "nothing was found" in printed
     assert "0.416667" in printed
+
+
+def test_the_example_about_representations_runs_and_scores_as_the_readme_says(capsys):
+    from widescape.core.errors import RankWarning
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## What does a representation buy?")[1]
+    block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    with pytest.warns(RankWarning, match="44 of 55"):
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"LinearTaylorRegressor 0\.31", printed)
+    assert re.search(r"QuadraticTaylorRegressor 0\.92", printed)
+    assert "min_hess_eig" in printed
 
 
 def test_links_in_the_readme_lead_somewhere():

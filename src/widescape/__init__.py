@@ -17,6 +17,7 @@ _ROOMS = (
     "data",
     "duals",
     "estimators",
+    "features",
     "kernels",
     "landscape",
     "paths",

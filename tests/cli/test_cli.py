@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import widescape
+from commands import refuse_constant
 from widescape import arch
 from widescape.cli.main import main
 from widescape.survey import run as survey_run
@@ -193,7 +194,7 @@ def surveys(tmp_path_factory):
     folder, written = tmp_path_factory.mktemp("survey"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey_run, "SECONDS_PER_CHAPTER", 1e-3)
-        patch.setattr(arch, "default_network", lambda n_out: arch.fc(2, 16, n_out, activation=arch.Gelu(), b_std=0.1))
+        patch.setattr(arch, "default_network", lambda n_out: arch.fc(1, 8, n_out, activation=arch.Gelu(), b_std=0.1))
         patch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
         code = main(["survey", "--data", "digits", "--out", str(folder), "--seed", "3", "--json"])
         again, other = (as_json(survey_run.survey("digits", seed=seed).to_dict()) for seed in (3, 4))
@@ -215,15 +216,13 @@ def without_times(value):
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
-def refuse(constant):
-    raise AssertionError(f"{constant} is no JSON")
-
-
 @pytest.mark.slow
 def test_a_survey_prints_the_numbers_that_it_wrote_as_strict_json(surveys):
     assert surveys.code == 0
-    printed = json.loads(surveys.out, parse_constant=refuse)
-    assert printed == json.loads((surveys.folder / "survey.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    printed = json.loads(surveys.out, parse_constant=refuse_constant)
+    assert printed == json.loads(
+        (surveys.folder / "survey.json").read_text(encoding="utf-8"), parse_constant=refuse_constant
+    )
     assert len(printed["chapters"]) == len(survey_run.CHAPTERS)
     assert printed["provenance"]["seed"] == "3"
     assert "--seed 3" in printed["provenance"]["command"]

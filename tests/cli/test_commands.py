@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import run
 from widescape import arch, data, estimators, kernels
-from widescape.cli.main import main
 
 NET = "fc(2, 16, 1, activation=Relu(), w_std=2**0.5, b_std=0.1)"
 NETWORK = arch.fc(2, 16, 1, activation=arch.Relu(), w_std=2**0.5, b_std=0.1)
-
-
-def run(capsys, *arguments):
-    """Exit code, and what standard output holds."""
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def document(capsys, *arguments):

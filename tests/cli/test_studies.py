@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from commands import refuse_constant, run
 from widescape.cli.main import main
 from widescape.core.chart import Chart, Series
 from widescape.core.evidence import EXACT
@@ -29,17 +30,6 @@ class Curve(Result):
 
     def charts(self):
         return (Chart("norm", "Norm against width", "width", "norm", (Series([1, 2], self.norms, "norm"),)),)
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and standard error."""
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refuse_constant(constant):
-    raise AssertionError(f"{constant} is no JSON")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from widescape.core.chart import Chart, Drawable, Marker, Series, Spot, Surface, Trace
+from widescape.core.chart import Chart, Drawable, HeatMap, Marker, Series, Spot, Surface, Trace
 
 
 def chart(*series, **changes):
@@ -112,9 +112,47 @@ def test_a_surface_and_its_path_are_float64():
         assert values.dtype == np.float64
 
 
-def test_charts_and_surfaces_can_be_drawn():
-    assert isinstance(chart(), Drawable)
-    assert isinstance(surface(), Drawable)
+def heat_map(**changes):
+    parts = {"name": "h", "title": "A heat map", "x_label": "x", "y_label": "y", "value_label": "v"}
+    return HeatMap(**(parts | {"rows": ("a", "b"), "columns": ["c"], "values": [[1], [2]]} | changes))
+
+
+def test_a_heat_map_gives_back_every_number_and_word():
+    drawn = heat_map(values=[[1], [math.nan]], undefined="no layer", limits=(0, 3), caption="how to read it")
+    assert drawn.values.dtype == np.float64
+    assert drawn.columns == ("c",)
+    assert json.loads(json.dumps(drawn.to_dict(), allow_nan=False)) == {
+        "name": "h",
+        "title": "A heat map",
+        "x": {"label": "x", "names": ["c"]},
+        "y": {"label": "y", "names": ["a", "b"]},
+        "value": {"label": "v", "limits": [0, 3], "values": [[1], ["nan"]]},
+        "undefined": "no layer",
+        "caption": "how to read it",
+    }
+    assert heat_map().to_dict()["value"]["limits"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"values": [[1, 2]]}, r"'h': `values` has shape \(1, 2\), but there are 2 rows and 1 columns; .*\(2, 1\)"),
+        ({"values": [1, 2]}, r"`values` has shape \(2,\)"),
+        ({"values": [[1], [-math.inf]]}, r"'h': `values` is infinite at index \(1, 0\); give a number, or NaN"),
+        ({"values": [[math.nan], [math.nan]]}, "'h' has no value to draw"),
+        ({"values": np.ones((0, 1)), "rows": ()}, "'h' has no value to draw"),
+        ({"limits": (1, 1)}, "'h': `limits` are 1 and 1; give two finite numbers in their order"),
+        ({"limits": (0, math.inf)}, "`limits` are 0 and inf"),
+    ],
+)
+def test_a_heat_map_that_does_not_fit_together_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        heat_map(**changes)
+
+
+def test_charts_surfaces_and_heat_maps_can_be_drawn():
+    for drawn in (chart(), surface(), heat_map()):
+        assert isinstance(drawn, Drawable)
 
 
 @pytest.mark.parametrize(

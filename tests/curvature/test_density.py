@@ -4,14 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from specimens import symmetric
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 from widescape.curvature.density import SpectralDensity, slq_density
-
-
-def symmetric(rng, n, eigenvalues=None):
-    basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
-    values = rng.normal(size=n) if eigenvalues is None else np.asarray(eigenvalues, float)
-    return (basis * values) @ basis.T
 
 
 def mixture(grid, centers, weights, width):

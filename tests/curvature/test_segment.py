@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import bowl
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.curvature.segment import as_system, losses_on_plane, losses_on_segment
@@ -25,10 +26,6 @@ def system(rng):
 def by_hand(system, w):
     first, second = w[:12].reshape(3, 4), w[12:].reshape(4, 2)
     return ((np.tanh(system.x @ first) @ second - system.y) ** 2).sum() / (2 * len(system.x))
-
-
-def bowl(w):
-    return jnp.sum(w**2)
 
 
 # The loss as a system.

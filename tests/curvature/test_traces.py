@@ -4,16 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from specimens import symmetric
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature.traces import TraceEstimate, trace
 
 METHODS = ("hutch++", "hutchinson")
-
-
-def symmetric(rng, n, eigenvalues=None):
-    basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
-    values = rng.normal(size=n) if eigenvalues is None else np.asarray(eigenvalues, float)
-    return (basis * values) @ basis.T
 
 
 def many(matrix, method, budget, count):

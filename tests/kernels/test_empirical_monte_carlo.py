@@ -107,7 +107,7 @@ def test_the_empirical_kernel_approaches_its_limit_as_the_root_of_the_width(meas
     net = arch.fc(2, 64, 1, activation=arch.Relu(), w_std=2**0.5, b_std=0.1)
     x = np.random.default_rng(8).normal(size=(8, 6))
     limit = net.kernel(x, get="ntk").ntk
-    widths, errors = [64, 181, 512, 2048], []
+    widths, errors = [128, 362, 1024, 4096], []
     for width in widths:
         own = net.with_hidden_width(width)
         distances = []

@@ -5,14 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import product
 from widescape.core.errors import ShapeError
 from widescape.curvature import System
 from widescape.landscape.ball import BallEstimate, pl_on_ball
-
-
-def product(w, x):
-    """K = |w|^2."""
-    return w[:1] * w[1:]
 
 
 def squares(w, x):

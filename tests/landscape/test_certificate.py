@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specimens import doubled
 from widescape.arch import Dense, Exp, Frozen, Relu, Sequential, Tanh
 from widescape.core.errors import (
     NonSmoothWarning,
@@ -416,11 +417,6 @@ def test_without_targets_there_is_nothing_to_certify():
 
 
 # E1: f = sum_r a_r tanh(w_r . x)/sqrt(m), a = +-1 fixed, the second half of w the first with a negated, so F(w_0) = 0.
-
-
-def doubled(w, x):
-    hidden = jnp.tanh(jnp.einsum("nd,sdr->snr", x, w)).sum(axis=2)
-    return (hidden[0] - hidden[1]) / (2 * w.shape[2]) ** 0.5
 
 
 class Wide:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specimens import bowl
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.landscape.interpolation import (
@@ -17,10 +18,6 @@ from widescape.landscape.interpolation import (
     mli_report,
     weight_distance,
 )
-
-
-def bowl(w):
-    return jnp.sum(w**2)
 
 
 def report(*losses, tol=0.0):

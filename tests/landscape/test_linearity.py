@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import linear, product, quadratic, tanh_net
 from widescape.core.errors import NotCertifiable, ShapeError
 from widescape.curvature import System
 from widescape.landscape.descent import gradient_descent
@@ -12,31 +13,15 @@ from widescape.landscape.linearity import LinearityGap, PathDiagnostics, lineari
 from widescape.landscape.second_derivative import hessian_norm
 
 
-def product(w, x):
-    return w[:1] * w[1:]
-
-
-def quadratic(w, x):
-    return jnp.matmul(jnp.matmul(x, w), w) / 2
-
-
-def linear(w, x):
-    return jnp.matmul(x, w)
-
-
 def pairs(w, x):
     """Two outputs for each example."""
     return jnp.stack([jnp.matmul(x, w) ** 2, jnp.matmul(x, w)], axis=1)
 
 
-def net(params, x):
-    return jnp.matmul(jnp.tanh(jnp.matmul(x, params["w"])), params["b"])
-
-
 def random_net(seed=1, reduction="sum"):
     r = np.random.default_rng(seed)
     params = {"b": r.normal(size=4), "w": r.normal(size=(2, 4))}
-    return System(net, params, r.normal(size=(5, 2)), r.normal(size=5), reduction=reduction)
+    return System(tanh_net, params, r.normal(size=(5, 2)), r.normal(size=5), reduction=reduction)
 
 
 def kernel_by_hand(system, point):

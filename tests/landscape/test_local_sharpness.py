@@ -5,13 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import relu_net
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.landscape.local_sharpness import Sharpness, SharpnessStatus, sharpness
-
-
-def relu_net(params, x):
-    return (jax.nn.relu(x @ params[0]) @ params[1])[:, 0]
 
 
 def small_system(chunk: int | None = None) -> System:

@@ -1,10 +1,10 @@
 """Oracles: the worked example of two products, one-parameter losses, and quadratic maps of known rank."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import linear, quadratic, tanh_net
 from widescape.core.errors import ShapeError
 from widescape.curvature import System
 from widescape.landscape.nonconvexity import NonconvexityProbe, nonconvexity_probe
@@ -19,18 +19,6 @@ def two_products(w, x):
 
 def cube(w, x):
     return w**3
-
-
-def quadratic(w, x):
-    return jnp.matmul(jnp.matmul(x, w), w) / 2
-
-
-def linear(w, x):
-    return jnp.matmul(x, w)
-
-
-def net(params, x):
-    return jnp.matmul(jnp.tanh(jnp.matmul(x, params["w"])), params["b"])
 
 
 def hessian(system, w):
@@ -96,13 +84,13 @@ def test_a_linear_system_has_no_negative_curvature(rng, n, p, reduction):
 
 def test_a_large_network_shows_the_smallest_eigenvalue_of_its_hessian(rng):
     params = {"b": rng.normal(size=15), "w": rng.normal(size=(3, 15))}
-    system = System(net, params, rng.normal(size=(5, 3)), rng.normal(size=5))
+    system = System(tanh_net, params, rng.normal(size=(5, 3)), rng.normal(size=5))
     dense = np.linalg.eigvalsh(hessian(system, system.flat))
     assert dense[0] < -0.1
     found = nonconvexity_probe(system, n_directions=1, ts=1e-9)
     np.testing.assert_allclose(found.eigenvalues, dense[0], rtol=1e-5)
     assert found.nonconvex
-    elsewhere = System(net, system.unravel(system.flat + 1), system.x, system.y)
+    elsewhere = System(tanh_net, system.unravel(system.flat + 1), system.x, system.y)
     assert nonconvexity_probe(elsewhere, system.params, n_directions=1, ts=1e-9, outputs=1) == nonconvexity_probe(
         system, n_directions=1, ts=1e-9, outputs=1
     )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specimens import linear, product, tanh_net
 from widescape.core.errors import ShapeError
 from widescape.curvature import System
 from widescape.curvature.spectrum import SpectrumStatus, kernel_spectrum
@@ -16,18 +17,6 @@ from widescape.landscape.pl import PLTrajectory, pl_ratio, pl_trajectory
 from widescape.landscape.second_derivative import hessian_norm
 from widescape.landscape.sequence import points_of
 from widescape.train import fit
-
-
-def product(w, x):
-    return w[:1] * w[1:]
-
-
-def linear(w, x):
-    return jnp.matmul(x, w)
-
-
-def net(params, x):
-    return jnp.matmul(jnp.tanh(jnp.matmul(x, params["w"])), params["b"])
 
 
 def jacobian_by_hand(params, x):
@@ -41,7 +30,7 @@ def random_net(seed, *, n=4, d=2, h=3, reduction="sum", dtype=np.float64, scale=
     r = np.random.default_rng(seed)
     params = {"b": scale * r.normal(size=h).astype(dtype), "w": scale * r.normal(size=(d, h)).astype(dtype)}
     x, y = r.normal(size=(n, d)).astype(dtype), r.normal(size=n).astype(dtype)
-    return System(net, params, x, y, reduction=reduction)
+    return System(tanh_net, params, x, y, reduction=reduction)
 
 
 def hessian_of_loss(system):
@@ -163,7 +152,7 @@ def test_a_trajectory_is_its_formulas_at_every_point(rng, reduction):
 def test_the_sharpness_is_the_largest_eigenvalue_of_the_hessian_of_the_loss(h, p):
     system = random_net(8, h=h)
     assert system.num_params == p
-    elsewhere = System(net, system.unravel(system.flat + 0.1), system.x, system.y)
+    elsewhere = System(tanh_net, system.unravel(system.flat + 0.1), system.x, system.y)
     found = pl_trajectory(system, [system.flat, elsewhere.flat, system.flat])
     here, there = (np.linalg.eigvalsh(hessian_of_loss(s))[-1] for s in (system, elsewhere))
     np.testing.assert_allclose(found.sharpness, [here, there, here], rtol=1e-7)
@@ -287,7 +276,7 @@ def test_arguments_that_make_no_sense_are_refused():
         pl_trajectory(system, [system.flat], eps=float("nan"))
     with pytest.raises(ShapeError, match="params"):
         pl_ratio(system, np.ones(3))
-    bare = System(net, system.params, system.x)
+    bare = System(tanh_net, system.params, system.x)
     for call in (pl_ratio, lambda s: pl_trajectory(s, [s.flat])):
         with pytest.raises(ValueError, match="targets"):
             call(bare)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specimens import doubled
 from widescape.core.errors import ShapeError
 from widescape.curvature import System
 from widescape.landscape.certificate import certify_pl_star, two_layer_hessian_bound
@@ -251,11 +252,6 @@ def test_charts_show_the_curves():
 
 
 # E3: the network of E1, at m = 20,000.
-
-
-def doubled(w, x):
-    hidden = jnp.tanh(jnp.einsum("nd,sdr->snr", x, w)).sum(axis=2)
-    return (hidden[0] - hidden[1]) / (2 * w.shape[2]) ** 0.5
 
 
 def wide(seed, m=20_000, n=4, d=20):

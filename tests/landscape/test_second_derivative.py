@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import quadratic
 from widescape.arch import Dense, Frozen, Sequential, Tanh
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
@@ -13,11 +14,6 @@ from widescape.landscape import network_bound, two_layer_hessian_bound
 from widescape.landscape.second_derivative import HessianNorm, hessian_norm
 
 TANH_BEND = 4 / (3 * np.sqrt(3))
-
-
-def quadratic(w, x):
-    """F_i = w . A_i w / 2 with the matrices A as inputs (n, p, p)."""
-    return jnp.matmul(jnp.matmul(x, w), w) / 2
 
 
 def symmetric(rng, n, p):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import relu_net
 from widescape.core.chart import Chart, Surface
 from widescape.core.errors import NonFiniteError, ShapeError
 from widescape.curvature import System
@@ -26,10 +27,6 @@ def bowl(rng: np.random.Generator, p: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def quadratic(matrix, vector):
     return lambda w: w @ matrix.astype(w.dtype) @ w / 2 - vector.astype(w.dtype) @ w
-
-
-def relu_net(params, x):
-    return (jax.nn.relu(x @ params[0]) @ params[1])[:, 0]
 
 
 def tanh_net(params, x):

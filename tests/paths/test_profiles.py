@@ -6,14 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specimens import bowl
 from widescape.core.errors import DtypeError, NonFiniteError, ShapeError
 from widescape.curvature import System
 from widescape.paths.polyline import PiecewiseLinearPath
 from widescape.paths.profiles import PathProfile, evaluate_path
-
-
-def bowl(w):
-    return jnp.sum(w**2)
 
 
 def height(w):

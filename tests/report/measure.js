@@ -137,9 +137,11 @@ function contrast(rgb, paper) {
   return (high + 0.05) / (low + 0.05);
 }
 
+// Words that hardly stand out from the page, but for those on the colors of a map.
 function faintText(texts, view) {
   const found = new Set();
   for (const { element, words } of texts) {
+    if (element.closest("[id*='-on-map-']")) continue;
     const style = view.getComputedStyle(element);
     const paper = background(element, view);
     const paint = color(element.ownerSVGElement ? style.fill : style.color);

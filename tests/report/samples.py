@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from widescape.core.chart import Chart, Marker, Series, Spot, Surface, Trace
+from widescape.core.chart import Chart, HeatMap, Marker, Series, Spot, Surface, Trace
 from widescape.core.evidence import EXACT, bound, certified, estimate, proved, published
 from widescape.core.result import Result, quantity
 from widescape.core.table import Table
@@ -69,6 +69,22 @@ def surface(**changes):
         "caption": "A plane through three minima.",
     }
     return Surface(**(parts | changes))
+
+
+def heat_map(**changes):
+    """Four rows by three columns from 0.02 to 0.97, one of them without a value."""
+    parts = {
+        "name": "layers",
+        "title": "Layers are like their counterparts",
+        "x_label": "layer of the second network",
+        "y_label": "layer of the first network",
+        "value_label": "similarity",
+        "rows": ("1 Conv + Relu", "2 Conv + Relu", "3 GlobalAvgPool", "4 Dense"),
+        "columns": ("1 Dense + Gelu", "2 Dense + Gelu", "3 Dense"),
+        "values": [[0.97, 0.5, 0.125], [0.75, 0.9, 0.3], [0.4, np.nan, 0.6], [0.02, 0.2, 0.85]],
+        "caption": "500 samples.",
+    }
+    return HeatMap(**(parts | changes))
 
 
 def chapter(**changes):
@@ -179,7 +195,30 @@ def _charts():
         ),
         surface(name="holes", z_scale="linear", z=_holes(), path=None, points=()),
         surface(name="level", z=np.ones((31, 41)), path=None, points=()),
+        heat_map(),
+        heat_map(
+            name="long",
+            title=f"The similarity of {LONG}",
+            x_label=LONG,
+            y_label=LONG,
+            value_label=LONG,
+            rows=(LONG, UNBROKEN, LONG, UNBROKEN),
+            columns=(UNBROKEN, LONG, UNBROKEN),
+            undefined=LONG,
+        ),
+        heat_map(name="many", rows=_numbered(30), columns=_numbered(25), values=_waves(30, 25)),
+        heat_map(name="full", rows=_numbered(8), columns=_numbered(8), values=-_waves(8, 8), limits=(-1, 1)),
     )
+
+
+def _numbered(n):
+    return tuple(f"{i + 1} Dense + Gelu" for i in range(n))
+
+
+def _waves(rows, columns):
+    values = np.cos(np.arange(rows)[:, None] - np.arange(columns))
+    values[1, 2] = np.nan
+    return values
 
 
 def _holes():

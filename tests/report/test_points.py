@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from report.samples import chart, surface
+from report.samples import chart, heat_map, surface
 from widescape.core.chart import Series, Spot, Trace
 from widescape.report.points import LEAST, MAX_ROWS, MOST, SIDE, points
 
@@ -90,3 +90,26 @@ def test_a_small_surface_is_there_point_by_point():
     assert table.series[2].rows == ((0, 5, 1), (0, 6, np.inf), (1, 5, 3), (1, 6, 2))
     assert table.series[3].rows == ((0, 5, 9),)
     assert table.series[4].rows == ((0, 5, None),)
+
+
+def test_a_small_heat_map_is_there_row_by_row_by_its_names():
+    table = points(heat_map())
+    assert table.columns == ("layer of the second network", "similarity")
+    assert [part.label for part in table.series] == list(heat_map().rows)
+    assert table.series[2].rows == (("1 Dense + Gelu", 0.4), ("2 Dense + Gelu", None), ("3 Dense", 0.6))
+    assert table.complete
+
+
+def test_of_a_large_heat_map_the_lowest_and_the_highest_entry_and_an_even_part_are_there():
+    values = np.arange(1.0, 301.0).reshape(20, 15)
+    values[0, 1], values[7, 3] = np.nan, 999
+    names = tuple(map(str, range(20)))
+    table = points(heat_map(rows=names, columns=names[:15], values=values))
+    lowest, highest, *rows = table.series
+    assert (lowest.label, lowest.rows) == ("lowest value, in 0", (("0", 1.0),))
+    assert (highest.label, highest.rows) == ("highest value, in 7", (("3", 999.0),))
+    assert [part.span for part in rows] == [f"{SIDE} of 15 points"] * SIDE
+    assert (rows[0].label, rows[-1].label) == ("0", "19")
+    assert rows[-1].rows[-1] == ("14", 300.0)
+    assert not table.complete
+    assert sum(len(part.rows) for part in table.series) <= MAX_ROWS

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape import data
 from widescape.core.errors import DataError
 from widescape.paths import Merge
@@ -20,10 +21,6 @@ METHODS = ("naive", "weights", "activations")
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("ainsworth2022rebasin", quick=True, progress=False)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def barriers(study):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.landscape import relu_gram
 from widescape.studies import catalog, du2018gradient
 from widescape.studies.study import Study, Verdict
@@ -23,10 +24,6 @@ def runs():
     """One draw of 40 points at the widths of the study, in as few steps as the claims can read."""
     key = du2018gradient.jax.random.key(3)
     return [du2018gradient._descents(key, "points", 0, 40, WIDTHS[:2], 200)]
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 @pytest.mark.slow

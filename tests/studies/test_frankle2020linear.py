@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape import arch, data
 from widescape.core.errors import DataError
 from widescape.studies import catalog, frankle2020linear
@@ -16,10 +17,6 @@ from widescape.studies.study import Study, Verdict
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("frankle2020linear", quick=True, progress=False)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 @pytest.mark.slow

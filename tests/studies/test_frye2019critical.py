@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.landscape import PointStatus, problems
 from widescape.studies import catalog, frye2019critical
 from widescape.studies.study import Study, Verdict
@@ -27,10 +28,6 @@ REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = Verdict.REPRODUCED, Verdict.NOT_REPRO
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("frye2019critical", quick=True, progress=False, say=SAID.append)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def analytic(dim, hidden):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.studies import catalog, garipov2018loss
 from widescape.studies.study import Study, Verdict
 
@@ -13,10 +14,6 @@ from widescape.studies.study import Study, Verdict
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("garipov2018loss", quick=True, progress=False)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 @pytest.mark.slow

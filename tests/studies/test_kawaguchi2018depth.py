@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.studies import catalog, kawaguchi2018depth
 from widescape.studies.study import Study, Verdict
 
@@ -15,10 +16,6 @@ SAID = []
 def study():
     SAID.clear()
     return catalog.run("kawaguchi2018depth", quick=True, progress=False, say=SAID.append)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def verdict_of(held):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.studies import catalog, kawaguchi2018resnets
 from widescape.studies.study import Study, Verdict
 
@@ -16,10 +17,6 @@ SAID = []
 def study():
     SAID.clear()
     return catalog.run("kawaguchi2018resnets", quick=True, progress=False, say=SAID.append)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.landscape import MonitorStatus, problems
 from widescape.landscape.minima.census import CensusStatus
 from widescape.studies import catalog, kawaguchi2019elimination
@@ -20,10 +21,6 @@ SAID = []
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("kawaguchi2019elimination", quick=True, progress=False, say=SAID.append)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def test_all_that_the_quick_study_runs_is_reproduced_and_it_says_what_it_left_out(study, tmp_path):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from study_claims import claims
 from widescape.landscape import compare_gd_rate
 from widescape.studies import catalog, liu2020loss
 from widescape.studies.study import Study, Verdict
@@ -18,10 +19,6 @@ ONLY_FULL = ("hessian_two_hidden_linear", "hessian_two_hidden_curved")
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("liu2020loss", quick=True, progress=False)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def unit(generator, n, d):

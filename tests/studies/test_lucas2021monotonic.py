@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from study_claims import claims
 from widescape.studies import catalog
 from widescape.studies.study import Study, Verdict
 
@@ -15,10 +16,6 @@ OPTIMIZERS = ("gradient_descent", "adam_slow", "adam_fast")
 @pytest.fixture(scope="module")
 def study():
     return catalog.run("lucas2021monotonic", progress=False)
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 def reports(study, name):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from study_claims import claims
 from widescape.core.errors import DataError
 from widescape.studies import catalog, nguyen2021connectivity
 from widescape.studies.study import Study, Verdict
@@ -26,10 +27,6 @@ def tiny():
     """The digits experiment in a second: two small networks, hardly trained, and the path between them."""
     key = jax.random.key(5)
     return nguyen2021connectivity._experiment(nguyen2021connectivity._digits(0), TINY, optax.adam, key, False)[0]
-
-
-def claims(study):
-    return {own.name: own for own in study.claims}
 
 
 @pytest.mark.slow

@@ -407,6 +407,9 @@ def test_the_catalog_has_a_line_for_each_paper():
         "kawaguchi2018depth",
         "kawaguchi2018resnets",
         "frye2019critical",
+        "chen2020hierarchical",
+        "kumar2021implicit",
+        "kornblith2019similarity",
     )
     assert all(catalog.summary(name) for name in catalog.names())
 

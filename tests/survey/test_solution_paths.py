@@ -9,7 +9,7 @@ from widescape import arch, data, paths
 from widescape.core.chart import Chart
 from widescape.curvature import System
 from widescape.survey import chapter as _chapter
-from widescape.survey import solution_paths
+from widescape.survey import solution_paths, solutions
 from widescape.survey.chapter import Context, LeftOutError
 
 SMALLEST, QUICK = 1e-3, 25.0
@@ -102,7 +102,7 @@ def test_given_parameters_that_are_a_solution_stay_as_they_are():
     x, y = blobs()
     net = arch.fc(depth=1, width=8, n_out=2, activation=arch.Relu())
     system = System(net.apply, net.init(jax.random.key(0), (3,)), x, y, loss="cross_entropy", reduction="mean")
-    trained, _ = solution_paths._trained(system, system.params, 400, 0)
+    trained, _ = solutions.trained(system, system.params, 400, 0)
     found = solution_paths.chapter(context(system.starting_at(trained)))
     assert "The given parameters are the first solution" in found.sentences[0]
     untrained = solution_paths.chapter(context(system, budget=SMALLEST))
@@ -135,10 +135,11 @@ def test_a_slow_function_gets_fewer_steps(monkeypatch):
     class Slow(_chapter.Stopwatch):
         seconds = 1.0
 
-    monkeypatch.setattr(solution_paths, "Stopwatch", Slow)
-    size = solution_paths._affordable(plain_system(), solution_paths._QUICK, QUICK)
+    monkeypatch.setattr(solutions, "Stopwatch", Slow)
+    size = solution_paths._solutions(context(plain_system(), budget=QUICK)).size
     assert (size.steps, size.curve) == (20, 10)
     assert size.annexes == solution_paths._QUICK.annexes
+    assert solutions.affordable(plain_system(), 500, 120, QUICK) == pytest.approx(12.5 / 1120)
 
 
 @pytest.mark.slow

@@ -26,17 +26,17 @@ def plain(p: Any, x: Any) -> Any:
     return jnp.tanh(x @ p["a"]) @ p["b"]
 
 
-def plain_params() -> Any:
+def plain_params(outputs: int = 3) -> Any:
     r = np.random.default_rng(0)
-    return {"a": r.normal(size=(4, 8)), "b": r.normal(size=(8, 3))}
+    return {"a": r.normal(size=(4, 8)), "b": r.normal(size=(8, outputs))}
 
 
-def labeled_system(net: arch.Layer | None = None) -> System:
+def labeled_system(net: arch.Layer | None = None, n: int = 15) -> System:
     r = np.random.default_rng(1)
-    x = r.normal(size=(60, 4))
-    labels = np.argmax(x[:, :3], axis=1)
+    x = r.normal(size=(n, 4))  # few, and of two classes: the search for neurons under cross entropy takes long
+    labels = np.argmax(x[:, :2], axis=1)
     f, params = (
-        (plain, plain_params()) if net is None else (net.apply, net.init(jax.random.key(0), (4,), dtype="float64"))
+        (plain, plain_params(2)) if net is None else (net.apply, net.init(jax.random.key(0), (4,), dtype="float64"))
     )
     return System(f, params, x, labels, loss="cross_entropy", reduction="mean")
 
@@ -46,17 +46,27 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey_run, "SECONDS_PER_CHAPTER", 1e-3)
 
 
-def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> None:
-    report = survey.survey(labeled_system(), name="my model")
+@pytest.fixture(scope="module")
+def of_a_function() -> survey.SurveyReport:
+    """The smallest survey of a plain function, by the room itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey_run, "SECONDS_PER_CHAPTER", 1e-3)
+        return widescape.survey(labeled_system(), name="my model")
+
+
+@pytest.mark.slow
+def test_a_plain_function_gets_the_chapters_that_need_no_layers(of_a_function: survey.SurveyReport) -> None:
+    report = of_a_function
     assert [c.name for c in report.chapters] == [
         "finite-networks",
         "loss-landscape",
         "solution-paths",
         "end-of-training",
     ]
-    assert "layers of the network" in report.left_out["The infinite-width limit"]
+    for title in ("The infinite-width limit", "What the layers represent"):
+        assert "layers of the network" in report.left_out[title]
     assert report.title == "Survey of my model"
-    assert "60 examples, of which 12 drawn at random are held out" in report.subject
+    assert "15 examples, of which 3 drawn at random are held out" in report.subject
     assert "score of the function" in report.chapters[0].results
     html = page.render(report)
     assert "Left out: <strong>The infinite-width limit</strong>" in html
@@ -65,35 +75,33 @@ def test_a_plain_function_gets_the_chapters_that_need_no_layers(quick: None) -> 
 
 @pytest.mark.slow
 def test_an_architecture_of_ours_gets_every_chapter(quick: None) -> None:
-    net = arch.fc(2, 8, 3, activation=arch.Gelu(), w_std=1.4, b_std=0.1)
-    report = survey.survey(labeled_system(net))
+    net = arch.fc(1, 8, 2, activation=arch.Gelu(), w_std=1.4, b_std=0.1)
+    report = survey.survey(labeled_system(net, n=20))  # four of them held out, as similarities need
     assert [c.name for c in report.chapters] == [
         "infinite-limit",
         "finite-networks",
         "loss-landscape",
         "solution-paths",
         "end-of-training",
+        "layer-features",
     ]
     assert report.left_out == {}
     assert report.provenance["network"] == repr(net)
 
 
 @pytest.mark.slow
-def test_a_network_without_a_limit_leaves_out_what_needs_one(quick: None) -> None:
-    net = arch.fc(1, 8, 3, activation=arch.Gelu(), param="standard")
+def test_a_network_without_a_limit_leaves_out_what_needs_one(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:3])
+    net = arch.fc(1, 8, 2, activation=arch.Gelu(), param="standard")
     report = survey.survey(labeled_system(net))
-    assert [c.name for c in report.chapters] == [
-        "finite-networks",
-        "loss-landscape",
-        "solution-paths",
-        "end-of-training",
-    ]
+    assert [c.name for c in report.chapters] == ["finite-networks", "loss-landscape"]
     assert "no limit" in report.left_out["The infinite-width limit"]
 
 
-def test_one_hot_targets_are_scored_as_classes(quick: None) -> None:
+def test_one_hot_targets_are_scored_as_classes(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[1:2])
     labels = np.asarray(labeled_system().y)
-    report = survey.survey(System(plain, plain_params(), labeled_system().x, np.eye(3)[labels], reduction="mean"))
+    report = survey.survey(System(plain, plain_params(2), labeled_system().x, np.eye(2)[labels], reduction="mean"))
     assert "score of the function" in report.chapters[0].results
 
 
@@ -110,6 +118,7 @@ def test_regression_has_no_classes(quick: None) -> None:
         "loss-landscape",
         "solution-paths",
         "end-of-training",
+        "layer-features",
     ]
     assert "of the variance of 5 test targets" in report.chapters[0].verdict
     assert "the test set that came with it" in report.subject
@@ -117,7 +126,10 @@ def test_regression_has_no_classes(quick: None) -> None:
     page.render(report)
 
 
-def test_numbers_under_square_loss_are_regressed_and_soft_labels_of_a_plain_function_need_layers(quick: None) -> None:
+def test_numbers_under_square_loss_are_regressed_and_soft_labels_of_a_plain_function_need_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:1])
     r = np.random.default_rng(2)
     x = r.normal(size=(40, 4))
     report = survey.survey(System(plain, plain_params(), x, np.sin(x[:, :3])))
@@ -213,9 +225,9 @@ def test_the_seed_draws_what_is_held_out() -> None:
     assert {tuple(row) for row in joined} == {tuple(row) for row in system.x}
 
 
-def test_the_room_is_its_own_main_function(quick: None) -> None:
-    report = widescape.survey(labeled_system())
-    assert isinstance(report, survey.SurveyReport)
+@pytest.mark.slow
+def test_the_room_is_its_own_main_function(of_a_function: survey.SurveyReport) -> None:
+    assert isinstance(of_a_function, survey.SurveyReport)
     assert callable(widescape.survey)
     assert widescape.survey.survey is survey.survey
 
@@ -261,7 +273,10 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_model_in_a_file_is_surveyed_by_the_command(model: Path, tmp_path: Path, quick: None, capsys: Any) -> None:
+def test_a_model_in_a_file_is_surveyed_by_the_command(
+    model: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[:2])
     code = main(["survey", "--model", f"{model}:make_system", "--out", str(tmp_path / "out"), "--seed", "2"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -291,7 +306,8 @@ def test_addresses_that_lead_nowhere_are_refused(address: str, match: str, model
 def test_the_chapter_on_digits_says_how_far_networks_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey_run, "CHAPTERS", survey_run.CHAPTERS[1:2])
     monkeypatch.setattr(survey_run, "SECONDS_PER_CHAPTER", 3600.0)  # so that no width is left out on a slow machine
-    (chapter,) = survey.survey(data.load("digits")).chapters
+    net = arch.fc(1, 512, 10, activation=arch.Gelu(), w_std=2**0.5, b_std=0.1)
+    (chapter,) = survey.survey(data.load("digits"), arch=net).chapters
     study = chapter.results["distance to the limit"]
     assert study.widths.tolist() == [32, 64, 128, 256]
     assert (np.diff(study.finite_to_limit) < 0).all()

@@ -234,7 +234,76 @@ class Surface:
         return document
 
 
-Drawable = Chart | Surface
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """A figure of a matrix: a colored cell for each entry.
+
+    Attributes:
+        name: a short identifier, used as the file name.
+        title: what the figure shows, as a sentence without a full stop.
+        x_label, y_label: what columns and rows are.
+        value_label: what the values are, with their unit.
+        rows, columns: names of the R rows, the first on top, and of the C columns.
+        values: entries of shape (R, C). NaN marks an entry that has no value; infinite ones are refused.
+        undefined: what the legend says of entries without a value.
+        limits: the values at the ends of the color scale; those beyond have the color of the end. None for the
+            smallest and the largest value.
+        caption: how to read it: what was compared, how many samples stand behind it.
+
+    Raises:
+        ValueError: the shapes do not fit, a value is infinite, none is a number, or the limits are not two in order.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    value_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: np.ndarray
+    undefined: str = "undefined"
+    limits: tuple[float, float] | None = None
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
+        for name in ("rows", "columns"):
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
+        where, shape = f"heat map {self.name!r}", (len(self.rows), len(self.columns))
+        if self.values.shape != shape:
+            raise ValueError(
+                f"{where}: `values` has shape {self.values.shape}, but there are {shape[0]} rows and {shape[1]} "
+                f"columns; give values[i, j] for rows[i] and columns[j], of shape {shape}."
+            )
+        if np.isinf(self.values).any():
+            i, j = np.argwhere(np.isinf(self.values))[0]
+            raise ValueError(f"{where}: `values` is infinite at index ({i}, {j}); give a number, or NaN for no value.")
+        if not np.isfinite(self.values).any():
+            raise ValueError(f"{where} has no value to draw; give `values` of which one is a number.")
+        if self.limits is not None:
+            low, high = (float(end) for end in self.limits)
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise ValueError(f"{where}: `limits` are {low:g} and {high:g}; give two finite numbers in their order.")
+            object.__setattr__(self, "limits", (low, high))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the heat map shows, as JSON-ready values."""
+        document: dict[str, Any] = plain(
+            {
+                "name": self.name,
+                "title": self.title,
+                "x": {"label": self.x_label, "names": self.columns},
+                "y": {"label": self.y_label, "names": self.rows},
+                "value": {"label": self.value_label, "limits": self.limits, "values": self.values},
+                "undefined": self.undefined,
+                "caption": self.caption,
+            }
+        )
+        return document
+
+
+Drawable = Chart | Surface | HeatMap
 """What a result's `charts` may hold, and what a report draws."""
 
 

@@ -53,6 +53,13 @@ def count(value: Any, name: str, owner: str, *, minimum: int = 1) -> None:
         raise ValueError(f"{owner}: `{name}` is {value}; it must be at least {minimum}.")
 
 
+def seed(value: Any, owner: str) -> None:
+    """Refuse anything but an integer from 0 to 2^32 - 1; larger ones would repeat the keys of smaller ones."""
+    count(value, "seed", owner, minimum=0)
+    if value >= 2**32:
+        raise ValueError(f"{owner}: `seed` is {value}; choose 0 <= seed < 2^32.")
+
+
 def choice(value: Any, name: str, accepted: Any) -> None:
     """Refuse a value outside of a ``Literal`` type or a tuple of choices."""
     options = accepted if isinstance(accepted, tuple) else get_args(accepted)

@@ -96,5 +96,13 @@ class AssumptionWarning(UserWarning):
     """An assumption of the theorem that gives a result its meaning does not hold for these data."""
 
 
+class RankWarning(UserWarning):
+    """A matrix has less rank than its size, and directions were left out."""
+
+
 class WhiteningWarning(UserWarning):
     """Whitening was asked for with fewer examples than entries, which usually harms."""
+
+
+class DegenerateWarning(UserWarning):
+    """A quantity is undefined for these data, or has its value whatever they are."""

@@ -3,6 +3,7 @@
 from widescape.data.augmentation import augment
 from widescape.data.catalog import entry, fetched, load, names, read
 from widescape.data.dataset import Dataset, split
+from widescape.data.harmonics import harmonic_dim, zonal_harmonic
 from widescape.data.inputs import read_inputs
 from widescape.data.standardization import scaling, standardize
 from widescape.data.teachers import (
@@ -11,7 +12,6 @@ from widescape.data.teachers import (
     sparse_parity,
     spherical_harmonic,
     spirals,
-    zonal_harmonic,
 )
 from widescape.data.whitening import ZCA
 
@@ -21,6 +21,7 @@ __all__ = [
     "augment",
     "entry",
     "fetched",
+    "harmonic_dim",
     "load",
     "low_rank_polynomial",
     "names",

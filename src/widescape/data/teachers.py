@@ -1,14 +1,16 @@
 """Synthetic data from functions that are known."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from widescape.core import checks
 from widescape.data.dataset import Dataset
+from widescape.data.harmonics import zonal_harmonic
 
 Link = Literal["relu", "tanh", "sin", "square", "hermite3"]
+Inputs = Literal["gaussian", "sphere", "cube"]
 
 LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda u: np.maximum(u, 0.0),
@@ -45,7 +47,7 @@ def single_index(
     """
     checks.choice(link, "link", Link)
     rng = _generator(seed, "single_index", n_train, n_test, dim)
-    beta = _directions(rng, 1, dim)
+    beta = directions(rng, 1, dim)
     x = rng.standard_normal((n_train + n_test, dim))
     y = LINKS[link](x @ beta[:, 0])
     return _regression("single_index", x, _noisy(rng, y, noise), n_train, f"g = {link} of one direction of {dim}")
@@ -58,7 +60,7 @@ def low_rank_polynomial(
     *,
     degree: int = 2,
     rank: int = 2,
-    inputs: Literal["gaussian", "sphere", "cube"] = "gaussian",
+    inputs: Inputs = "gaussian",
     noise: float = 0.0,
     seed: int = 0,
 ) -> Dataset:
@@ -79,18 +81,17 @@ def low_rank_polynomial(
     Raises:
         ValueError: `rank` exceeds `dim`.
 
-    Source: the target class of chen2020towards.
+    Source: the target class of chen2020hierarchical.
     """
     rng = _generator(seed, "low_rank_polynomial", n_train, n_test, dim)
     checks.count(degree, "degree", "low_rank_polynomial")
     checks.count(rank, "rank", "low_rank_polynomial")
     if rank > dim:
         raise ValueError(f"`rank` is {rank}, but there are {dim} dimensions; choose 1 <= rank <= {dim}.")
-    beta = _directions(rng, rank, dim)
+    beta = directions(rng, rank, dim)
     signs = rng.choice([-1.0, 1.0], rank)
-    x = _inputs(rng, n_train + n_test, dim, inputs)
-    double_factorial = float(np.prod(np.arange(1, 2 * degree, 2, dtype=np.float64)))
-    y = ((x @ beta) ** degree / double_factorial**0.5) @ signs
+    x = draw_inputs(rng, n_train + n_test, dim, inputs)
+    y = ((x @ beta) ** degree / double_factorial(2 * degree - 1) ** 0.5) @ signs
     what = f"degree {degree}, rank {rank} of {dim}, {inputs} inputs"
     return _regression("low_rank_polynomial", x, _noisy(rng, y, noise), n_train, what)
 
@@ -152,43 +153,15 @@ def spherical_harmonic(
         noise: standard deviation of Gaussian noise on the targets.
         seed: of everything.
 
-    Source: the lower-bound targets of chen2020towards.
+    Source: the lower-bound targets of chen2020hierarchical.
     """
     rng = _generator(seed, "spherical_harmonic", n_train, n_test, dim)
     checks.count(dim, "dim", "spherical_harmonic", minimum=3)
     checks.count(degree, "degree", "spherical_harmonic")
-    beta = _directions(rng, 1, dim)
-    x = _inputs(rng, n_train + n_test, dim, "sphere")
+    beta = directions(rng, 1, dim)
+    x = draw_inputs(rng, n_train + n_test, dim, "sphere")
     y = zonal_harmonic(x @ beta[:, 0] / dim**0.5, dim, degree)
     return _regression("spherical_harmonic", x, _noisy(rng, y, noise), n_train, f"degree {degree} in {dim} dimensions")
-
-
-def zonal_harmonic(t: np.ndarray, dim: int, degree: int) -> np.ndarray:
-    """The zonal harmonic of a degree, of unit second moment under the uniform measure on the sphere.
-
-    Args:
-        t: inner products of unit vectors, in [-1, 1].
-        dim: dimension d of the space, at least 3.
-        degree: k.
-
-    Returns:
-        shaped like `t`: sqrt(N) C_k(t)/C_k(1) for the Gegenbauer polynomial C_k of index d/2 - 1, where N is the
-        dimension of the space of harmonics of degree k.
-
-    Example:
-        >>> zonal_harmonic(np.array([1.0]), 3, 2).round(12).tolist() == [round(5**0.5, 12)]
-        True
-    """
-    from scipy.special import comb, eval_gegenbauer
-
-    checks.count(dim, "dim", "zonal_harmonic", minimum=3)
-    checks.count(degree, "degree", "zonal_harmonic", minimum=0)
-    index = dim / 2 - 1
-    count = comb(dim + degree - 1, degree, exact=True) - (
-        comb(dim + degree - 3, degree - 2, exact=True) if degree > 1 else 0
-    )
-    values: np.ndarray = float(count) ** 0.5 * eval_gegenbauer(degree, index, t) / eval_gegenbauer(degree, index, 1.0)
-    return values
 
 
 def spirals(
@@ -233,13 +206,19 @@ def _generator(seed: int, owner: str, n_train: int, n_test: int, dim: int) -> np
     return np.random.default_rng(seed)
 
 
-def _directions(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """Orthonormal columns (dim, count)."""
+def directions(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """Random orthonormal columns (dim, count); the lines that they span are uniform, their signs are not."""
     return np.linalg.qr(rng.standard_normal((dim, count)))[0]
 
 
-def _inputs(rng: np.random.Generator, n: int, dim: int, kind: Any) -> np.ndarray:
-    checks.choice(kind, "inputs", ("gaussian", "sphere", "cube"))
+def double_factorial(n: int) -> float:
+    """The product n (n - 2) ... 1 for odd n, the moment E[z^(n + 1)] of a standard normal z; 1 for n = -1."""
+    return float(np.prod(np.arange(1, n + 1, 2, dtype=np.float64)))
+
+
+def draw_inputs(rng: np.random.Generator, n: int, dim: int, kind: Inputs) -> np.ndarray:
+    """Standard normal rows (n, dim), uniform ones on the sphere of radius sqrt(dim), or uniform signs."""
+    checks.choice(kind, "inputs", Inputs)
     if kind == "cube":
         return rng.choice([-1.0, 1.0], (n, dim))
     x = rng.standard_normal((n, dim))

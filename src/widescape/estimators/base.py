@@ -4,7 +4,9 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from widescape.arch.base import Layer
@@ -96,6 +98,15 @@ class KernelEstimator(BaseEstimator):
         return np.concatenate(blocks)
 
 
+class ManyTargets(RegressorMixin):
+    """A regressor that takes several targets at once."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
 def inputs_like_those_of_fit(estimator: Any, x: Any) -> np.ndarray:
     """Checked inputs for a fitted estimator that has an `input_shape_`.
 
@@ -108,6 +119,21 @@ def inputs_like_those_of_fit(estimator: Any, x: Any) -> np.ndarray:
     if x.shape[1:] != estimator.input_shape_:
         raise ValueError(f"X has examples of shape {x.shape[1:]}, but those of `fit` have {estimator.input_shape_}.")
     return x
+
+
+def classes_of(estimator: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels, sorted, and the index of each example's.
+
+    Raises:
+        ValueError: numbers that are no labels, or one class only.
+    """
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__}: `y` has one class only, {classes[0]!r}; a classifier needs at least two."
+        )
+    return classes, labels
 
 
 def _is_number(value: Any) -> bool:

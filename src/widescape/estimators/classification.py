@@ -6,9 +6,8 @@ import numpy as np
 from scipy import optimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 
-from widescape.estimators.base import KernelEstimator, inputs_like_those_of_fit
+from widescape.estimators.base import KernelEstimator, classes_of, inputs_like_those_of_fit
 from widescape.predict import one_hot
 
 _LOG_SCALES = (-5.0, 8.0)  # natural logarithms between which the scale of the outputs is sought
@@ -30,12 +29,7 @@ class _KernelClassifier(ClassifierMixin, KernelEstimator):
             MemoryBudgetError: too many examples for this machine; says how many fit.
         """
         X, y = self._checked(X, y)  # noqa: N806
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"{type(self).__name__}: `y` has one class only, {self.classes_[0]!r}; a classifier needs at least two."
-            )
+        self.classes_, labels = classes_of(self, y)
         left_out, _ = self._fit(X, one_hot(labels, len(self.classes_)), labels)
         labels = labels[self.train_indices_]
         self.loo_accuracy_ = float(np.mean(left_out.argmax(axis=1) == labels))

@@ -3,14 +3,12 @@
 from typing import Any, Literal, overload
 
 import numpy as np
-from sklearn.base import RegressorMixin
-from sklearn.utils import Tags
 
 from widescape.data.standardization import moments
-from widescape.estimators.base import KernelEstimator, inputs_like_those_of_fit
+from widescape.estimators.base import KernelEstimator, ManyTargets, inputs_like_those_of_fit
 
 
-class _KernelRegressor(RegressorMixin, KernelEstimator):
+class _KernelRegressor(ManyTargets, KernelEstimator):
     """Targets are standardized with the training set's mean and deviation; predictions are in their own units."""
 
     def fit(self, X: Any, y: Any) -> "_KernelRegressor":  # noqa: N803
@@ -64,11 +62,6 @@ class _KernelRegressor(RegressorMixin, KernelEstimator):
 
     def _deviation(self, x: np.ndarray) -> np.ndarray:
         return np.sqrt(self._solver.variances(x))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 class NNGPRegressor(_KernelRegressor):

@@ -59,8 +59,10 @@ class FirstCertifiedStep(Result):
     min_eigenvalue: float | None = quantity(EXACT, "smallest kernel eigenvalue at later points inside the ball")
 
     def charts(self) -> tuple[Chart, ...]:
-        """How far each step is from being certified."""
+        """How far each step is from being certified; none where no h is finite and positive."""
         shown = np.isfinite(self.h) & (self.h > 0)
+        if not shown.any():
+            return ()
         markers = [Marker(1.0, "certified below")] if self.certificate.lr is None else []
         if self.step is not None:
             markers.append(Marker(float(self.step), f"step {self.step:,}", axis="x"))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from widescape.core.chart import Surface
+from widescape.core.chart import Scale, Surface
 from widescape.report.numbers import number
 from widescape.report.style import BESIDE, CASING, HIGH, LINE, SHAPES, STEPS, entry, finish_axis
 from widescape.report.surfaces import colors, extent, heights, inside, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.contour import ContourSet
+    from matplotlib.cm import ScalarMappable
     from matplotlib.patheffects import AbstractPathEffect
 
 BANDS = 14
@@ -69,22 +69,23 @@ def _draw_bands(axes: "Axes", surface: Surface, width: int) -> None:
     )
     filled.set_gid(f"{ON_MAP}-bands")
     _draw_lines(axes, surface, height, levels)
-    _draw_bar(axes, surface, filled, width)
+    draw_bar(axes, filled, surface.z_label + _gaps(surface), (low, high), surface.z_scale, width)
 
 
-def _draw_bar(axes: "Axes", surface: Surface, filled: "ContourSet", width: int) -> None:
-    """The color bar beside the map, or above a narrow one."""
+def draw_bar(
+    axes: "Axes", drawn: "ScalarMappable", label: str, ends: tuple[float, float], scale: Scale, width: int
+) -> None:
+    """The color bar of what is `drawn`, from one of the `ends` to the other, beside the map or above a narrow one."""
     above = width < FEW
-    bar = axes.figure.colorbar(filled, ax=axes, pad=0.03, aspect=24, location="top" if above else "right")
-    low, high = extent(heights(surface))
-    (bar.ax.set_xlim if above else bar.ax.set_ylim)(low, high)
-    places = ticks(low, high, surface.z_scale)
+    bar = axes.figure.colorbar(drawn, ax=axes, pad=0.03, aspect=24, location="top" if above else "right")
+    (bar.ax.set_xlim if above else bar.ax.set_ylim)(*ends)
+    places = ticks(*ends, scale)
     bar.set_ticks([place for place, _ in places], labels=[words for _, words in places])
     bar.minorticks_off()
     bar.outline.set_visible(False)
     if bar.solids is not None:
         bar.solids.set_gid(f"{ON_MAP}-bar")
-    bar.set_label(textwrap.fill(surface.z_label + _gaps(surface), width - BESIDE if above else HIGH))
+    bar.set_label(textwrap.fill(label, width - BESIDE if above else HIGH))
 
 
 def _draw_lines(axes: "Axes", surface: Surface, height: np.ndarray, levels: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Charts and surfaces drawn with matplotlib, readable on white and on black, in color and in grey print.
+"""Charts, surfaces and heat maps drawn with matplotlib, readable on white and on black, in color and in grey print.
 
 Nothing here changes matplotlib's global settings, and none of the reader's own settings leak in:
 the same chart gives the same figure everywhere. Text is drawn as it is, never as TeX.
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from widescape.core.chart import Chart, Drawable, Series, Surface
-from widescape.report import contours
+from widescape.core.chart import Chart, Drawable, HeatMap, Series, Surface
+from widescape.report import contours, heatmaps
 from widescape.report.inline import INK, inline
 from widescape.report.labels import place_labels
 from widescape.report.style import (
@@ -40,7 +40,7 @@ MANY = 2000
 
 
 def draw(chart: Drawable, *, titled: bool = True, size: tuple[float, float] = SIZE) -> "Figure":
-    """The chart, or the surface as a map of its heights, as a matplotlib figure.
+    """The chart, the heat map, or the surface as a map of its heights, as a matplotlib figure.
 
     Points that are not finite leave a gap, and the legend counts them. On a logarithmic axis an
     interval that reaches zero is drawn down to the edge of the figure, and the legend says so.
@@ -64,13 +64,17 @@ def draw(chart: Drawable, *, titled: bool = True, size: tuple[float, float] = SI
         axes = figure.subplots()
         if isinstance(chart, Surface):
             contours.draw_on(axes, chart, letters(size))
+        elif isinstance(chart, HeatMap):
+            heatmaps.draw_on(axes, chart, letters(size))
         else:
             _draw_on(axes, chart, letters(size))
-        share = MAP if isinstance(chart, Surface) else AXES
+        share = AXES if isinstance(chart, Chart) else MAP
         furnish(figure, axes, chart, titled=titled, size=size, share=share)
         figure.draw_without_rendering()
         if isinstance(chart, Chart):
             place_labels(axes, chart)
+        elif isinstance(chart, HeatMap):
+            heatmaps.write_values(axes, chart)
         figure.set_layout_engine("none")
     return figure
 
@@ -110,6 +114,8 @@ def describe(chart: Drawable) -> str:
     axes = f"Horizontal axis: {chart.x_label}. Vertical axis: {chart.y_label}."
     if isinstance(chart, Surface):
         return f"{chart.title}. {axes} {contours.describe(chart)}"
+    if isinstance(chart, HeatMap):
+        return f"{chart.title}. {axes} {heatmaps.describe(chart)}"
     names = "; ".join(series.label for series in chart.series)
     return f"{chart.title}. {axes} Shown: {names}."
 

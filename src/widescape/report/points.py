@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from widescape.core.chart import Drawable, Scale, Series, Surface, Trace
+from widescape.core.chart import Drawable, HeatMap, Scale, Series, Surface, Trace
 
 MAX_ROWS = 80
 """Rows of a table, as long as each series keeps `LEAST`."""
@@ -17,7 +17,7 @@ LEAST = 4
 """Rows that a series keeps in a chart of very many."""
 
 SIDE = 7
-"""Coordinates of either direction at which the heights of a surface are listed."""
+"""Coordinates of either direction at which the heights of a surface, or the entries of a heat map, are listed."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Rows:
 
     Attributes:
         label: what the legend says.
-        rows: abscissa and ordinate of each point, and the ends of its interval if it has one.
+        rows: abscissa and ordinate of each point, and the ends of its interval if it has one; names of what has no
+            coordinate.
         total: how many points the series has.
     """
 
     label: str
-    rows: tuple[tuple[float | None, ...], ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
     total: int
 
     @property
@@ -66,10 +67,13 @@ def points(chart: Drawable) -> Points:
     A series with too many points keeps some, the first and the last among them: half of these are
     evenly spaced in the order of the series, half along the horizontal axis as it is drawn. Of a
     surface there are its lowest and its highest point, some on an even part of the grid, the corners
-    among them, and the points of its path.
+    among them, and the points of its path. A heat map is there row by row; of a large one there are its
+    lowest and its highest entry, and some rows and columns.
     """
     if isinstance(chart, Surface):
         return _of_surface(chart)
+    if isinstance(chart, HeatMap):
+        return _of_heat_map(chart)
     intervals = any(series.low is not None for series in chart.series)
     most = min(MOST, max(LEAST, MAX_ROWS // max(1, len(chart.series))))
     return Points(
@@ -93,6 +97,25 @@ def _of_surface(surface: Surface) -> Points:
         parts.append(_of_path(surface.path))
     parts += [Rows(spot.label, ((spot.x, spot.y, spot.z),), 1) for spot in surface.points]
     return Points((surface.x_label, surface.y_label, surface.z_label), tuple(parts))
+
+
+def _of_heat_map(heat: HeatMap) -> Points:
+    rows, columns = (np.arange(n) for n in heat.values.shape)
+    parts = []
+    if heat.values.size > MAX_ROWS:
+        ends = {"lowest": np.nanargmin(heat.values), "highest": np.nanargmax(heat.values)}
+        for name, place in ends.items():
+            i, j = np.unravel_index(place, heat.values.shape)
+            parts.append(Rows(f"{name} value, in {heat.rows[i]}", (_entry(heat, i, j),), 1))
+        rows, columns = (np.unique(np.linspace(0, n - 1, min(n, SIDE)).astype(int)) for n in heat.values.shape)
+    parts += [Rows(heat.rows[i], tuple(_entry(heat, i, j) for j in columns), len(heat.columns)) for i in rows]
+    return Points((heat.x_label, heat.value_label), tuple(parts))
+
+
+def _entry(heat: HeatMap, i: np.integer, j: np.integer) -> tuple[str, float | None]:
+    """The name of a column and the value there, None where it is undefined."""
+    value = float(heat.values[i, j])
+    return heat.columns[j], None if np.isnan(value) else value
 
 
 def _height(surface: Surface, i: np.integer, j: np.integer) -> tuple[float, float, float]:

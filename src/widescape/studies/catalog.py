@@ -24,6 +24,9 @@ SUMMARIES: dict[str, str] = {
     "kawaguchi2018depth": "what layers contribute at a critical point; values reached against depth and width",
     "kawaguchi2018resnets": "residual models at local minima, held against the best linear predictor",
     "frye2019critical": "finding critical points: how often methods succeed, and gradient-flat points",
+    "chen2020hierarchical": "what a frozen random layer buys: examples for polynomials by four Taylor models",
+    "kumar2021implicit": "ranks of features: repeated regression on own targets, a penalty, ranks in training",
+    "kornblith2019similarity": "similarity of layers: indices on known data, on noise, and between two seeds",
 }
 """One line about each study, which is the module of that name in this room."""
 

@@ -32,6 +32,7 @@ class Context:
         seed: every random draw of the chapter derives from it.
         budget: the seconds the chapter may take on two cores; None lifts the limit (``--full``).
         say: called with one line of progress at a time.
+        made: what a chapter made and the next ones may take, as trained networks.
     """
 
     net: Layer | None
@@ -41,6 +42,7 @@ class Context:
     seed: int
     budget: float | None
     say: Callable[[str], None] = lambda line: None
+    made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,7 @@ def chapter(context: Context) -> Chapter:
         charts=(
             *work.surface.charts(),
             *work.ratio.charts(),
-            *(
-                work.certificate.charts()
-                if work.certificate is not None and np.isfinite(work.certificate.h).any()
-                else ()
-            ),
+            *(work.certificate.charts() if work.certificate is not None else ()),
             *work.line.charts(),
         ),
         tables=(_table(work),),

@@ -10,7 +10,14 @@ from widescape.core import checks
 from widescape.core.errors import DataError, NonGaussianInputError, NotTractableError
 from widescape.core.provenance import environment
 from widescape.curvature import System
-from widescape.survey import end_point, finite_networks, infinite_limit, loss_landscape, solution_paths
+from widescape.survey import (
+    end_point,
+    finite_networks,
+    infinite_limit,
+    layer_features,
+    loss_landscape,
+    solution_paths,
+)
 from widescape.survey.chapter import Chapter, Context, LeftOutError, Stopwatch, SurveyReport
 from widescape.survey.subject import of_dataset, of_system
 
@@ -20,6 +27,7 @@ CHAPTERS: tuple[Callable[[Context], Chapter], ...] = (
     loss_landscape.chapter,
     solution_paths.chapter,
     end_point.chapter,
+    layer_features.chapter,
 )
 TITLES: dict[Any, str] = {
     infinite_limit.chapter: infinite_limit.TITLE,
@@ -27,6 +35,7 @@ TITLES: dict[Any, str] = {
     loss_landscape.chapter: loss_landscape.TITLE,
     solution_paths.chapter: solution_paths.TITLE,
     end_point.chapter: end_point.TITLE,
+    layer_features.chapter: layer_features.TITLE,
 }
 SECONDS_PER_CHAPTER = 25.0
 

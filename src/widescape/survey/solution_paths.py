@@ -5,17 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
-from widescape import arch, paths, train
+from widescape import arch, paths
 from widescape.core.chart import Drawable
 from widescape.core.errors import NonFiniteError, NonSmoothWarning, ShapeError
-from widescape.core.random import named_generator, named_key
 from widescape.core.result import Result
 from widescape.core.table import Table
 from widescape.curvature import System
-from widescape.data import standardize
 from widescape.paths.figures import path_chart
 from widescape.paths.layered import as_layered
 from widescape.survey.chapter import (
@@ -27,10 +24,9 @@ from widescape.survey.chapter import (
     network_and_data,
     pairs_of_positions,
 )
+from widescape.survey.solutions import BATCH, two_solutions
 
 TITLE = "Paths between two solutions"
-_BATCH = 50
-_WORSE = 2.0  # times the loss of the second solution, from which the given parameters count as no solution
 
 
 @dataclass(frozen=True)
@@ -111,84 +107,13 @@ def chapter(context: Context) -> Chapter:
 
 def _solutions(context: Context) -> _Ends:
     """Two solutions: of the given parameters and another start, or of two random ones."""
-    context.say("training two solutions")
     size = _FULL if context.budget is None else (_QUICK if context.budget >= 5 else _SMALLEST)
-    if context.system is not None:
-        whole, net = context.system, arch.network_of(context.system.f)
-    else:
-        if context.budget is not None and pairs_of_positions(*network_and_data(context)) > 1:
-            size = _SMALLEST  # every position of an image costs as much as an example
-        whole, net = _of_architecture(context, size)
-    count = min(whole.num_examples, size.examples)
-    order = np.sort(named_generator(jax.random.key(context.seed), "paths").permutation(whole.num_examples)[:count])
-    system = whole.on(jax.tree.map(lambda leaf: leaf[order], whole.x), np.asarray(whole.y)[order])
-    timed = context.system is not None or pairs_of_positions(*network_and_data(context)) > 1
-    if timed and context.budget is not None:
-        size = _affordable(system, size, context.budget)
-    other = _other_start(system, net, named_key(jax.random.key(context.seed), "second solution"))
-    b, loss_b = _trained(system, other, size.steps, context.seed + 1)
-    a, loss_a = system.params, system.value()
-    origin = "The given parameters are the first solution; the second was trained from another start."
-    if context.system is None or loss_a > _WORSE * loss_b:
-        a, loss_a = _trained(system, system.params, size.steps, context.seed)
-        origin = (
-            "Both were trained, from two random starts."
-            if context.system is None
-            else "The given parameters are no solution yet, so training went on from them; the second was trained from "
-            "another start."
-        )
-    if net is None:
-        origin += " Its start has the first one's numbers, shuffled within every array."
-    narrowed = "" if size.width is None or context.system is not None else f", hidden width {size.width}"
-    sizing = (
-        f"Measured on {count:,} of {whole.num_examples:,} examples{narrowed}, {size.steps:,} steps of Adam each"
-        + ("; --full takes more of everything." if context.budget is not None else ".")
-    )
-    return _Ends(system, net, a, b, size, origin, sizing)
-
-
-def _affordable(system: System, size: _Size, budget: float) -> _Size:
-    """Fewer steps, where those of a user's function would take more than half of the budget."""
-    rows = slice(0, min(_BATCH, system.num_examples))
-    batch = system.on(jax.tree.map(lambda leaf: leaf[rows], system.x), np.asarray(system.y)[rows])
-    seconds = []
-    for part in (batch, system):
-        part.grad()  # compiles
-        watch = Stopwatch()
-        part.grad()
-        seconds.append(watch.seconds)
-    share = min(1.0, 0.5 * budget / max(2 * size.steps * seconds[0] + size.curve * seconds[1], 1e-9))
-    return replace(size, steps=max(20, round(share * size.steps)), curve=max(10, round(share * size.curve)))
-
-
-def _of_architecture(context: Context, size: _Size) -> tuple[System, arch.Layer]:
-    """The network with narrower hidden layers, at random parameters, under cross entropy."""
-    net, data = network_and_data(context)
-    if size.width is not None:
-        net = net.with_hidden_width(size.width)
-    x, _ = standardize(data.x_train, data.x_test, per="auto")
-    params = net.init(named_key(jax.random.key(context.seed), "first solution"), x.shape[1:], dtype="float32")
-    inputs = np.asarray(x, np.float32)
-    return System(net.apply, params, inputs, data.y_train, loss="cross_entropy", reduction="mean"), net
-
-
-def _other_start(system: System, net: arch.Layer | None, key: jax.Array) -> Any:
-    """Random parameters of a known network; those of another function shuffled within every array."""
-    if net is not None:
-        dtype = "float64" if system.double else "float32"
-        return jax.tree.map(np.asarray, net.init(key, np.shape(system.x)[1:], dtype=dtype))
-    generator = named_generator(key, "shuffle")
-    return jax.tree.map(lambda leaf: generator.permutation(np.ravel(leaf)).reshape(np.shape(leaf)), system.params)
-
-
-def _trained(system: System, start: Any, steps: int, seed: int) -> tuple[Any, float]:
-    """Parameters after Adam, at a rate in units of the size of the weights; and their loss."""
-    rate = adam_rate(system.vector(start))
-    own, batch = system.starting_at(start), min(_BATCH, system.num_examples)
-    run = train.fit(own, optax.adam(rate), steps, batch, key=jax.random.key(seed), progress=False)
-    if not run.status.ok:
-        raise LeftOutError(f"it trains solutions by Adam at a rate of {rate:.2g}, and the loss became infinite.")
-    return own.unravel(run.w), float(run.loss[-1])
+    if context.system is None and context.budget is not None and pairs_of_positions(*network_and_data(context)) > 1:
+        size = _SMALLEST  # every position of an image costs as much as an example
+    found = two_solutions(context, size.examples, size.width, size.steps, more=size.curve)
+    curve = size.curve if found.share == 1 else max(10, round(found.share * size.curve))
+    size = replace(size, steps=found.steps, curve=curve)
+    return _Ends(found.system, found.net, found.a, found.b, size, found.origin, found.sizing)
 
 
 def _measured(context: Context, ends: _Ends) -> _Work:
@@ -239,7 +164,7 @@ def _constructed(context: Context, ends: _Ends) -> tuple[_Constructed | None, st
     try:
         condition0, condition1 = (
             paths.feature_condition(
-                one, draws=2, steps=ends.size.annexes, batch=_BATCH, lr=2e-3, key=key, progress=False
+                one, draws=2, steps=ends.size.annexes, batch=BATCH, lr=2e-3, key=key, progress=False
             )
             for one in (first, second)
         )

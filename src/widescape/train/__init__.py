@@ -1,6 +1,6 @@
 """Training finite networks: the loop, linearized and centered functions, ensembles, interventions."""
 
-from widescape.train.expansion import center, linearize, taylor
+from widescape.train.expansion import center, linearize, taylor, taylor_terms
 from widescape.train.interventions import Penalty, layerwise_weights, scale_updates
 from widescape.train.limit_distance import LimitDistance, limit_distance
 from widescape.train.linear_distance import LinearizationDistance, linearization_distance, stable_rate
@@ -24,4 +24,5 @@ __all__ = [
     "scale_updates",
     "stable_rate",
     "taylor",
+    "taylor_terms",
 ]

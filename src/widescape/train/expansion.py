@@ -59,18 +59,45 @@ def taylor(f: Function, params: Any, order: int) -> Function:
     checks.count(order, "order", "taylor", minimum=0)
 
     def expanded(moved: Any, x: Any) -> Any:
-        step = tree.subtract(moved, params)
-
-        def along(point: Any, degree: int) -> list[Any]:
-            """Derivatives of f along `step`, of degrees 0 to `degree`, at `point`."""
-            if degree == 0:
-                return [f(point, x)]
-            lower, higher = jax.jvp(lambda q: along(q, degree - 1), (point,), (step,))
-            return [*lower, higher[-1]]
-
-        return sum(term / factorial(k) for k, term in enumerate(along(params, order)))
+        return sum(taylor_terms(f, params, tree.subtract(moved, params), x, order=order))
 
     return expanded
+
+
+def taylor_terms(fun: Callable[..., Any], params0: Any, delta: Any, *args: Any, order: int = 2) -> tuple[Any, ...]:
+    r"""The terms of a Taylor expansion in the parameters: D^k fun(params0)[delta, ...] / k! for k = 0 ... order.
+
+    Args:
+        fun: maps (params, \*args) to an array.
+        params0: the point of expansion, any PyTree.
+        delta: a displacement, shaped like it.
+        *args: further arguments of `fun`.
+        order: of the last term.
+
+    Returns:
+        order + 1 values like those of `fun`; their sum is the Taylor polynomial at params0 + delta.
+
+    Raises:
+        ValueError: a negative order.
+
+    Cost: nested forward derivatives, about 2^order forward passes: for small orders.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [float(term) for term in taylor_terms(lambda w: w**2, jnp.array(3.0), jnp.array(1.0))]
+        [9.0, 6.0, 1.0]
+    """
+    checks.count(order, "order", "taylor_terms", minimum=0)
+
+    def along(point: Any, degree: int) -> tuple[Any, ...]:
+        """Derivatives of fun along `delta`, of degrees 0 to `degree`, at `point`."""
+        if degree == 0:
+            return (fun(point, *args),)
+        lower, higher = jax.jvp(lambda q: along(q, degree - 1), (point,), (delta,))
+        return (*lower, higher[-1])
+
+    terms = enumerate(along(params0, order))
+    return tuple(jax.tree.map(lambda part, k=k: part / factorial(k), term) for k, term in terms)
 
 
 def center(f: Function, params: Any) -> Function:

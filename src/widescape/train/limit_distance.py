@@ -76,12 +76,8 @@ class LimitDistance(Result):
         )
         met = Marker(self.tolerance * self.scale, f"{100 * self.tolerance:.0f}% of the prediction")
         return (
-            self._chart(
-                "distances", "Distance between predictions falls with the width", "distance", pairs, (met,), caption
-            ),
-            self._chart(
-                "kernels", "The tangent kernel settles with the width", "relative distance", kernels, (), caption
-            ),
+            self._chart("distances", "Distance between predictions", "distance", pairs, (met,), caption),
+            self._chart("kernels", "Distance between tangent kernels", "relative distance", kernels, (), caption),
         )
 
     def _chart(self, name: str, title: str, label: str, parts: Any, markers: tuple[Marker, ...], caption: str) -> Chart:

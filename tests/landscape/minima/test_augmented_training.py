@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from specimens import bowl
 from widescape.core.errors import AssumptionWarning
 from widescape.core.result import Result
 from widescape.curvature import System
@@ -208,10 +209,6 @@ def test_weight_decay_on_the_added_variables_is_refused_and_on_theta_alone_is_no
 
 def only(name):
     return {"theta": False, "a": False, "b": False, "W": False} | {name: True}
-
-
-def bowl(theta):
-    return jnp.sum(theta**2)
 
 
 @pytest.mark.parametrize("lam", [0.0, -1.0])

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from specimens import bowl
 from widescape.core.errors import NonFiniteError
 from widescape.core.precision import call_in_float64
 from widescape.curvature import System
 from widescape.landscape.minima.augmentation import augment_exp, augmented_loss
 from widescape.landscape.minima.scaled_loss import scale_out_minima
-
-
-def bowl(theta):
-    return jnp.sum(theta**2)
 
 
 def itself(theta):
