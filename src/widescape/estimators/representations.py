@@ -357,7 +357,7 @@ class LayerRepresentation(_Whitened):
 
     Example:
         >>> from widescape import arch
-        >>> net = arch.fc(depth=2, width=8, n_out=1)
+        >>> net = arch.fc(depth=2, width=8, n_out=1, activation=arch.Relu())
         >>> body = LayerRepresentation(net, net.init(jax.random.key(0), (3,)))
         >>> body.fit_transform(np.ones((4, 3))).shape
         (4, 8)
